@@ -1,0 +1,44 @@
+"""unstuck says why a neural network does not train, proves it on that network, and shows the cure working.
+
+    Problem, examine            a training written down, and the report on it
+    watch                       the report on a loop of your own
+    Report, Finding, Figure, Verdict   what a report is made of
+    UnstuckError, BadArgument, NotReplayable   what can be raised
+
+Names are loaded when first used, so that `unstuck --help` need not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unstuck.diagnose import examine
+    from unstuck.errors import BadArgument, NotReplayable, UnstuckError
+    from unstuck.problem import Problem
+    from unstuck.records import Figure, Finding, Report, Verdict
+    from unstuck.run import watch
+
+__all__ = [
+    "BadArgument",
+    "Figure",
+    "Finding",
+    "NotReplayable",
+    "Problem",
+    "Report",
+    "UnstuckError",
+    "Verdict",
+    "examine",
+    "watch",
+]
+
+_HOME = {
+    "Problem": "problem", "examine": "diagnose", "watch": "run", "Report": "records", "Finding": "records",
+    "Figure": "records", "Verdict": "records", "UnstuckError": "errors", "BadArgument": "errors",
+    "NotReplayable": "errors",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"unstuck.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'unstuck' has no attribute {name!r}")

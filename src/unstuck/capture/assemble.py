@@ -1,0 +1,275 @@
+"""From what watching kept to a frozen Problem: copies, names, a checked tape, rows, a recipe, the facts of the loop.
+
+After this nothing refers to a live object. What cannot be had is said in `Captured.skipped`, and the rest still works.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unstuck.capture.origin import rows_of
+from unstuck.capture.watch import Form, Seen, Watch
+from unstuck.criterion import find
+from unstuck.errors import UnstuckError
+from unstuck.problem import (
+    Loop,
+    OptimizerRecipe,
+    Problem,
+    TapeProgram,
+    batch_size,
+    load_state,
+    recipe_of,
+    sandbox,
+    state_of,
+)
+from unstuck.records import Skipped
+from unstuck.tape import Tape
+from unstuck.trace import trace
+
+REPLAY_TOLERANCE = 1e-4
+"""Relative difference of a replayed loss from the recorded one that still counts as the same.
+
+Replays agree to the last bit on one thread; reductions over several threads move the sixth digit."""
+
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What could be made of a watched run: the problem (None where no loss replays), the loop, what is missing."""
+
+    problem: Problem | None
+    loop: Loop
+    skipped: tuple[Skipped, ...]
+    overhead: float | None
+    recipe: OptimizerRecipe | None = None
+
+
+def assemble(watch: Watch) -> Captured:
+    """The frozen problem of a finished watch. Costs a copy of the model, one replay, one trace; seconds at most."""
+    seen, skipped = watch.seen, []
+    overhead = watch.meter.overhead if watch.meter.began is not None else None
+    form = _primary(seen)
+    if form is None:
+        loop = _loop(seen, None, {}, {}, watch)
+        skipped += [Skipped("tape", why) for why in dict.fromkeys(seen.trouble)]
+        return Captured(None, loop, tuple(skipped), overhead)
+    try:
+        with sandbox(0):
+            return _assemble(watch, form, overhead)
+    except (UnstuckError, RuntimeError, TypeError, AttributeError, ValueError, NotImplementedError, KeyError) as error:
+        skipped.append(Skipped("copy of the training", f"{type(error).__name__}: {error}"))
+        return Captured(None, _loop(seen, form, {}, {}, watch), tuple(skipped), overhead)
+
+
+def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
+    seen, skipped = watch.seen, []
+    live = _whole(seen, form)
+    modules = {id(m): n for n, m in live.named_modules(remove_duplicate=False)}
+    names = {id(p): n for n, p in live.named_parameters(remove_duplicate=False)}
+    buffers = {id(b): n for n, b in live.named_buffers(remove_duplicate=False)}
+    twin = _copy(live)
+    last = state_of(twin)
+    initial = {(names | buffers)[i]: value for i, (_, value) in seen.initial.items() if i in names or i in buffers}
+    load_state(twin, initial)
+    program = TapeProgram(_named(form.tape, modules, names))
+    loop = _loop(seen, form, modules, names, watch)
+    why = _replays(program, twin, form, modules, loop, seen, names | buffers)
+    if why:
+        return Captured(None, loop, (Skipped("replay of the loss", why),), overhead)
+    optimizer, line = _optimizer(seen, names)
+    recipe = recipe_of(optimizer, names, line) if optimizer is not None else None
+    loop = replace(loop, schedule=_schedule(loop.lrs, recipe.lr if recipe else 0.0))
+    problem = Problem(
+        model=twin,
+        loss=program,
+        data=tuple(leaves for _, index, leaves in seen.batches if seen.forms[index] is form) or (form.leaves,),
+        optimizer=recipe,
+        last=last,
+        loop=loop,
+        model_name=next((seen.names[id(r)] for r in form.roots if id(r) in seen.names), "model"),
+    )
+    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem, missing = _with_rows(problem, form)
+    skipped += missing
+    return Captured(problem, loop, tuple(skipped), overhead, recipe)
+
+
+def _primary(seen: Seen) -> Form | None:
+    """The form of tape recorded most often (the earliest of equals)."""
+    if not seen.forms:
+        return None
+    counts = [sum(index == i for _, index, _ in seen.batches) for i in range(len(seen.forms))]
+    return seen.forms[counts.index(max(counts))]
+
+
+class Bundle(nn.Module):
+    """Several models (or loose parameters) that one loss is made of, as one module."""
+
+
+def _whole(seen: Seen, form: Form) -> nn.Module:
+    """One live module that holds every root and loose parameter of the tape (the live ones are not changed)."""
+    loose = [int(key) for _, key in form.tape.parameters]
+    roots = [r for r in form.roots if not any(r is not o and r in set(o.modules()) for o in form.roots)]
+    held = {id(p) for r in roots for p in r.parameters()}
+    tensors = {i: t for i, (t, _) in seen.initial.items() if i in loose and i not in held}
+    if len(roots) == 1 and not tensors:
+        return _unwrapped(roots[0])
+    bundle = Bundle()
+    for place, root in enumerate(roots):
+        bundle.add_module(seen.names.get(id(root), f"model{place}").replace(".", "_"), _unwrapped(root))
+    for place, tensor in enumerate(tensors.values()):
+        # Registered as is: a plain tensor is no nn.Parameter, and must keep its identity until it is copied.
+        bundle._parameters[f"tensor{place}"] = tensor  # type: ignore[assignment]
+    return bundle
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    inner = getattr(module, "_orig_mod", None)  # torch.compile
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        inner = module.module
+    return inner if isinstance(inner, nn.Module) else module
+
+
+def _copy(live: nn.Module) -> nn.Module:
+    memo: dict[int, Any] = {id(m._trainer): None for m in live.modules() if getattr(m, "_trainer", None) is not None}
+    memo |= {id(p.grad): None for p in live.parameters() if p.grad is not None}
+    twin = copy.deepcopy(live, memo)
+    for module in twin.modules():
+        for name, tensor in list(module._parameters.items()):
+            if tensor is not None and not isinstance(tensor, nn.Parameter):
+                module._parameters[name] = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+    return twin
+
+
+def _named(tape: Tape, modules: Mapping[int, str], names: Mapping[int, str]) -> Tape:
+    by_key = {str(i): n for i, n in modules.items()}
+    steps = tuple(
+        step if step.module is None else replace(step, module=by_key.get(step.module, "")) for step in tape.steps
+    )
+    return replace(tape, steps=steps, parameters=tuple((n, names[int(key)]) for n, key in tape.parameters))
+
+
+def _replays(
+    program: TapeProgram,
+    twin: nn.Module,
+    form: Form,
+    modules: Mapping[int, str],
+    loop: Loop,
+    seen: Seen,
+    names: Mapping[int, str],
+) -> str:
+    """'' if the tape gives the recorded loss on the recorded state; else what it gave."""
+    model = copy.deepcopy(twin)
+    if form.step:
+        known = dict(seen.snapshots).get(form.step)
+        if known is None:
+            return ""
+        load_state(model, {names[i]: t for i, t in known.items() if i in names})
+    flags = {modules[i]: flag for i, flag in form.training.items() if i in modules}
+    for name, module in model.named_modules():
+        module.training = flags.get(name, module.training)
+    torch.set_rng_state(form.rng)
+    problem = Problem(model, program, (form.leaves,), loop=replace(loop, autocast=form.autocast))
+    with torch.no_grad():
+        value = float(problem.value(model, form.leaves).detach().float().mean())
+    gap = abs(value - form.loss)
+    if gap <= REPLAY_TOLERANCE * max(abs(form.loss), 1e-8) or (value != value and form.loss != form.loss):
+        return ""
+    return f"on the recorded state the loss was {form.loss:.6g}, its replay gives {value:.6g}"
+
+
+def _optimizer(seen: Seen, names: Mapping[int, str]) -> tuple[Any, str]:
+    """The optimizer of this model: the one that holds most of its parameters, stepping ones first."""
+    if not seen.optimizers:
+        return None, ""
+
+    def rank(entry: tuple[Any, str]) -> tuple[bool, int]:
+        held = sum(id(p) in names for g in entry[0].param_groups for p in g["params"])
+        return seen.steps[id(entry[0])] > 0, held
+
+    return max(seen.optimizers.values(), key=rank)
+
+
+def _with_rows(problem: Problem, form: Form) -> tuple[Problem, list[Skipped]]:
+    """More batches where they can be drawn; training and held-out ones apart."""
+    rows, why = rows_of(problem, form)
+    if rows is None:
+        keep = len(problem.data) - len(problem.data) // 4
+        missing = [Skipped("more batches", why)] if why else []
+        return replace(problem, data=problem.data[:keep], held_out=problem.data[keep:]), missing
+    generator = torch.Generator().manual_seed(0)
+    train, held = rows.split(HELD_OUT, generator)
+    size = min(rows.batch, len(train))
+    return replace(
+        problem, data=rows.batches(train, size), held_out=rows.batches(held, min(size, len(held))), rows=rows
+    ), []
+
+
+def _loop(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapping[int, str], watch: Watch) -> Loop:
+    held = [p for o, _ in seen.optimizers.values() for g in o.param_groups for p in g["params"]]
+    held_ids = {id(p) for p in held}
+    live = {i: t for i, (t, _) in seen.initial.items()}
+    kinds = [(kind, bound) for kind, bound, _ in seen.clips]
+    active, factor = _clipping(seen.clips)
+    return Loop(
+        steps=sum(seen.steps.values()),
+        backwards=seen.backwards,
+        stepping=sum(seen.steps.values()) > 0,
+        by_hand=not sum(seen.steps.values()) and _moved(seen),
+        uncleared=1 - sum(seen.cleared) / len(seen.cleared) if seen.cleared else 0.0,
+        accumulate=seen.per_step.most_common(1)[0][0] if seen.per_step else 1,
+        clip=max(set(kinds), key=kinds.count) if kinds else None,
+        clip_active=active,
+        clip_factor=factor,
+        clip_before_unscale=seen.clip_unscaled,
+        losses=tuple(float(value) for value in seen.losses),
+        lrs=tuple(seen.lrs),
+        gradient_norms=tuple(seen.gradient_norms),
+        training={modules[i]: flag for i, flag in seen.training.items() if i in modules},
+        eval_share=seen.eval_steps / seen.sampled if seen.sampled else 0.0,
+        unheld=tuple(n for i, n in names.items() if i not in held_ids and i in live and live[i].requires_grad),
+        foreign=len([p for p in held if id(p) not in names]) if names else 0,
+        frozen=tuple(n for i, n in names.items() if i in live and not live[i].requires_grad),
+        without_gradient=tuple(names[i] for i in seen.no_gradient if i in names and live[i].requires_grad),
+        detached=seen.detached,
+        loss_scale=form.scale if form else 1.0,
+        autocast=form.autocast if form else None,
+        batch_size=batch_size(form.leaves) if form else 0,
+        snapshots=_snapshots(seen, names),
+        loss_site=seen.loss_site,
+        scheduler=f"{seen.schedulers[0][0]} at {seen.schedulers[0][1]}" if seen.schedulers else "",
+        optimizers=len([i for i, n in seen.steps.items() if n]),
+        ended=watch.why_stopped,
+    )
+
+
+def _schedule(lrs: tuple[float, ...], base: float) -> tuple[float, ...]:
+    """The course of the rate as factors of `base`; () where it never changed."""
+    changed = len(lrs) > 1 and max(lrs) - min(lrs) > 1e-12 * max(map(abs, lrs))
+    return tuple(lr / base for lr in lrs) if changed and base > 0 else ()
+
+
+def _snapshots(seen: Seen, names: Mapping[int, str]) -> tuple[tuple[int, dict[str, Tensor]], ...]:
+    return tuple((step, {names[i]: t for i, t in values.items() if i in names}) for step, values in seen.snapshots)
+
+
+def _moved(seen: Seen) -> bool:
+    return any(
+        t.shape == before.shape and isinstance(t, nn.Parameter) and not torch.equal(t.detach(), before)
+        for t, before in seen.initial.values()
+    )
+
+
+def _clipping(clips: list[tuple[str, float, Any]]) -> tuple[float, float]:
+    """Share of clip calls that shrank the gradient, and the median factor (bound / norm, at most 1)."""
+    factors = sorted(min(1.0, bound / max(float(norm), 1e-30)) for kind, bound, norm in clips if norm is not None)
+    if not factors:
+        return 0.0, 1.0
+    return sum(f < 1 for f in factors) / len(factors), factors[len(factors) // 2]

@@ -1,0 +1,126 @@
+"""The thin wraps through which a training is seen; installed together, removed together, nothing else is touched.
+
+| wrapped                                   | seen                                             |
+|-------------------------------------------|--------------------------------------------------|
+| `Tensor.backward`                         | the loss, just before its gradient               |
+| optimizer post-step hook (global)         | true gradients and the parameters after the step |
+| `Optimizer.__init__`, `LRScheduler.__init__` | the line of the script that made them         |
+| `DataLoader.__iter__` and its `__next__`  | where batches come from                          |
+| `clip_grad_norm_`, `clip_grad_value_`     | bound and what it did                            |
+| `GradScaler.scale`, `.unscale_`           | the loss before scaling; clipping before it      |
+| `Module.eval`                             | that a validation may follow                     |
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+
+class Observer(Protocol):
+    """What the wraps report to."""
+
+    def before_backward(self, loss: torch.Tensor) -> None:
+        """A backward pass is about to run."""
+
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer is about to step."""
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer has stepped."""
+
+    def made_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer was made."""
+
+    def made_scheduler(self, scheduler: Any) -> None:
+        """A learning-rate scheduler was made."""
+
+    def began_loader(self, loader: DataLoader[Any]) -> None:
+        """A loader is being iterated."""
+
+    def drew_batch(self, loader_iterator: Any, batch: Any) -> None:
+        """A loader gave a batch."""
+
+    def clipped(self, kind: str, bound: float, norm: Any) -> None:
+        """Gradients were clipped; `norm` before it, where known."""
+
+    def scaled(self, loss: Any, scaled: Any) -> None:
+        """A gradient scaler scaled the loss."""
+
+    def unscaled(self) -> None:
+        """A gradient scaler unscaled the gradients."""
+
+    def entered_eval(self, module: torch.nn.Module) -> None:
+        """A module was put in evaluation mode."""
+
+
+def install(observer: Observer) -> ExitStack:
+    """Put all wraps in place; closing what is returned removes them."""
+    stack = ExitStack()
+    stack.callback(register_optimizer_step_pre_hook(lambda o, a, k: observer.before_step(o)).remove)
+    stack.callback(register_optimizer_step_post_hook(lambda o, a, k: observer.after_step(o)).remove)
+    _before(stack, torch.Tensor, "backward", lambda self, *a, **k: observer.before_backward(self))
+    _after(stack, torch.optim.Optimizer, "__init__", lambda out, self, *a, **k: observer.made_optimizer(self))
+    _after(stack, torch.optim.lr_scheduler.LRScheduler, "__init__", lambda out, s, *a, **k: observer.made_scheduler(s))
+    _before(stack, DataLoader, "__iter__", lambda self: observer.began_loader(self))
+    _after(stack, _BaseDataLoaderIter, "__next__", lambda out, self: observer.drew_batch(self, out))
+    _before(stack, torch.nn.Module, "eval", lambda self: observer.entered_eval(self))
+    _clips(stack, observer)
+    for scaler in _scalers():
+        _after(stack, scaler, "scale", lambda out, self, loss: observer.scaled(loss, out))
+        _after(stack, scaler, "unscale_", lambda out, self, optimizer: observer.unscaled())
+    return stack
+
+
+def _clips(stack: ExitStack, observer: Observer) -> None:
+    def norm(out: Any, parameters: Any, max_norm: Any = None, *a: Any, **k: Any) -> None:
+        observer.clipped("norm", float(max_norm), out)
+
+    def value(out: Any, parameters: Any, clip_value: Any = None, *a: Any, **k: Any) -> None:
+        observer.clipped("value", float(clip_value), None)
+
+    for module in (torch.nn.utils, torch.nn.utils.clip_grad):
+        _after(stack, module, "clip_grad_norm_", norm)
+        _after(stack, module, "clip_grad_value_", value)
+
+
+def _scalers() -> list[type]:
+    from torch.amp.grad_scaler import GradScaler
+
+    return [GradScaler]
+
+
+def _before(stack: ExitStack, owner: Any, name: str, see: Callable[..., None]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        see(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    _put(stack, owner, name, wrapped, original)
+
+
+def _after(stack: ExitStack, owner: Any, name: str, see: Callable[..., None]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        out = original(*args, **kwargs)
+        see(out, *args, **kwargs)
+        return out
+
+    _put(stack, owner, name, wrapped, original)
+
+
+def _put(stack: ExitStack, owner: Any, name: str, wrapped: Any, original: Any) -> None:
+    own = name in vars(owner)
+    setattr(owner, name, wrapped)
+    stack.callback(setattr, owner, name, original) if own else stack.callback(delattr, owner, name)

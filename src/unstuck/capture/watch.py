@@ -1,0 +1,432 @@
+"""The observer of a running training: what it keeps, and when it looks closely.
+
+Every backward leaves its loss, every step its learning rate (a microsecond each). A *sampled* step is recorded: a
+`Recorder` runs from the end of the step before (or from the first forward pass) to `backward`, modules that hold
+parameters are opaque entries, and the tape of the loss with its leaves is kept. The `Meter` decides how often.
+
+Nothing here draws random numbers, changes a tensor, or leaves a hook behind on the user's objects.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from unstuck.capture.meter import Meter
+from unstuck.capture.patches import install
+from unstuck.errors import NotReplayable, StopTraining
+from unstuck.tape import Call, Linked, Recorder, Tape, cut, link, site, tensors_in
+
+BATCH_BYTES = 256 * 2**20
+RESERVOIR = 64
+RECORD_LIMIT = 4000
+FORMS = 6
+VALIDATION_CALLS = 400
+SNAPSHOTS = 8
+SNAPSHOT_BYTES = 512 * 2**20
+
+
+@dataclass
+class Origin:
+    """The linked record of one step from its beginning: where the leaves (by number) came from."""
+
+    linked: Linked
+    numbers: tuple[int, ...]
+    loader: Any
+    batch: Any
+
+
+@dataclass
+class Form:
+    """A tape as first recorded, with what it takes to check that it replays."""
+
+    tape: Tape
+    roots: tuple[nn.Module, ...]
+    leaves: tuple[Tensor, ...]
+    loss: float
+    rng: Tensor
+    step: int
+    training: dict[int, bool]
+    autocast: Any
+    scale: float
+    origin: Origin | None = None
+
+
+@dataclass
+class Seen:
+    """Everything watching has kept, about live objects (`capture.assemble` makes the frozen Problem of it)."""
+
+    losses: list[Any] = field(default_factory=list)
+    lrs: list[float] = field(default_factory=list)
+    backwards: int = 0
+    steps: Counter[int] = field(default_factory=Counter)
+    optimizers: dict[int, tuple[Any, str]] = field(default_factory=dict)
+    schedulers: list[tuple[str, str]] = field(default_factory=list)
+    roots: dict[int, nn.Module] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    initial: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    forms: list[Form] = field(default_factory=list)
+    batches: list[tuple[int, int, tuple[Tensor, ...]]] = field(default_factory=list)
+    offered: int = 0
+    bytes: int = 0
+    trouble: list[str] = field(default_factory=list)
+    detached: str = ""
+    loss_site: str = ""
+    per_step: Counter[int] = field(default_factory=Counter)
+    cleared: list[bool] = field(default_factory=list)
+    clips: list[tuple[str, float, Any]] = field(default_factory=list)
+    clip_unscaled: bool = False
+    gradient_norms: list[tuple[int, float]] = field(default_factory=list)
+    no_gradient: Counter[int] = field(default_factory=Counter)
+    sampled: int = 0
+    training: dict[int, bool] = field(default_factory=dict)
+    eval_steps: int = 0
+    snapshots: list[tuple[int, dict[int, Tensor]]] = field(default_factory=list)
+    loaders: dict[int, tuple[Any, str]] = field(default_factory=dict)
+    train_loaders: set[int] = field(default_factory=set)
+    validation: list[list[Call]] = field(default_factory=list)
+
+
+class Watch:
+    """Watches every training in this process while it is installed (`with Watch() as watch: …`)."""
+
+    def __init__(self, share: float = 0.02, steps: int | None = None, stop_on_nonfinite: bool = True) -> None:
+        self.seen = Seen()
+        self.meter = Meter(share)
+        self.limit = steps
+        self.stop_on_nonfinite = stop_on_nonfinite
+        self.why_stopped = ""
+        self._recorder: Recorder | None = None
+        self._opaque = False
+        self._global: Any = None
+        self._since_step = 0
+        self._total = 0
+        self._sample_this = True
+        self._last: tuple[Any, Any] = (None, None)
+        self._scaled: tuple[Any, Any, float] | None = None
+        self._was_unscaled = False
+        self._random = random.Random(0)
+        self._validating = False
+        self._next_snapshot = 1
+        self._cost_s = 0.002
+        self._rng: Tensor | None = None
+
+    def __enter__(self) -> Watch:
+        self._stack = install(self)
+        self._arm()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stop_recording()
+        self._disarm()
+        self._stack.close()
+        self.meter.end()
+
+    # --- what the wraps report -------------------------------------------------------------------------------------
+
+    def before_backward(self, loss: Tensor) -> None:
+        """Keep the loss; if this step is recorded, cut its tape."""
+        seen = self.seen
+        self.meter.hooks += 1
+        seen.backwards += 1
+        self._since_step += 1
+        calls, rng = self._stop_recording(), self._rng
+        original, scale = self._unscaled(loss)
+        if original.is_cuda and calls is None:
+            seen.losses.append(original.detach())  # read later: a look at every step would wait for the device
+            return
+        value = float(original.detach().float().mean())
+        seen.losses.append(value)
+        if self._last[0] is not None:
+            seen.train_loaders.add(id(self._last[0]))
+        if calls is not None or len(seen.forms) == 0:
+            with self.meter.timed():
+                self._sample(original, value, calls or [], rng, scale)
+        if not original.requires_grad and not seen.detached:
+            seen.detached = "the loss does not require a gradient"
+            seen.loss_site = seen.loss_site or site(3)
+        if value != value or value in (float("inf"), float("-inf")):
+            self._stop("the loss is not finite", self.stop_on_nonfinite)
+        if not self._total and seen.backwards < 20:
+            self._arm()
+
+    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before an optimizer's first step: keep the initial value of what it holds."""
+        if self.seen.steps[id(optimizer)] == 0:
+            with self.meter.timed():
+                self._keep_initial(p for group in optimizer.param_groups for p in group["params"])
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Count the step, keep its learning rate, and decide whether to record the next one."""
+        seen = self.seen
+        self.meter.hooks += 1
+        seen.steps[id(optimizer)] += 1
+        if self._since_step:
+            seen.per_step[self._since_step] += 1
+        if id(optimizer) not in seen.optimizers:
+            seen.optimizers[id(optimizer)] = (optimizer, "")
+        self._total += 1
+        seen.lrs.append(float(optimizer.param_groups[0].get("lr", 0.0)))
+        if self._sample_this:
+            with self.meter.timed():
+                self._look_at(optimizer)
+        self._since_step = 0
+        self._was_unscaled = False
+        self._scaled = None
+        self._sample_this = self.meter.may_sample(self._cost_s)
+        if self.limit is not None and self._total >= self.limit:
+            self._stop(f"{self.limit} optimizer steps were made", True)
+        if self._sample_this:
+            self._arm()
+            self._start_recording()
+
+    def made_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the optimizer and the line that made it."""
+        self.seen.optimizers[id(optimizer)] = (optimizer, site(3))
+
+    def made_scheduler(self, scheduler: Any) -> None:
+        """Remember the scheduler's class and line."""
+        self.seen.schedulers.append((type(scheduler).__name__, site(3)))
+
+    def began_loader(self, loader: DataLoader[Any]) -> None:
+        """Remember the loader and the line that iterates it."""
+        self.seen.loaders.setdefault(id(loader), (loader, site(3)))
+        self._loader = loader
+
+    def drew_batch(self, loader_iterator: Any, batch: Any) -> None:
+        """Remember the latest batch (a reference, until the next one)."""
+        self.meter.hooks += 1
+        self._last = (getattr(self, "_loader", None), batch)
+
+    def clipped(self, kind: str, bound: float, norm: Any) -> None:
+        """Keep bound and norm; note clipping of gradients that a scaler had not unscaled."""
+        if self._scaled is not None and self._scaled[2] != 1.0 and not self._was_unscaled:
+            self.seen.clip_unscaled = True
+        if len(self.seen.clips) < 100_000:
+            self.seen.clips.append((kind, bound, norm.detach() if isinstance(norm, Tensor) else norm))
+
+    def scaled(self, loss: Any, scaled: Any) -> None:
+        """Keep which loss a scaled one came from."""
+        if isinstance(loss, Tensor) and isinstance(scaled, Tensor):
+            ratio = float(scaled.detach() / loss.detach()) if float(loss.detach()) != 0 else 1.0
+            self._scaled = (loss, scaled, ratio)
+
+    def unscaled(self) -> None:
+        """Gradients are true again."""
+        self._was_unscaled = True
+
+    def entered_eval(self, module: nn.Module) -> None:
+        """A validation may follow: record it while the budget allows and little of it is known."""
+        if self._total and len(self.seen.validation) < 3 and not self._validating and self.meter.may_sample(0.01):
+            self._validating = True
+            self._arm()
+            self._start_recording()
+
+    # --- recording -------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        if self._global is None:
+            self._global = torch.nn.modules.module.register_module_forward_pre_hook(self._before_module)
+
+    def _disarm(self) -> None:
+        if self._global is not None:
+            self._global.remove()
+            self._global = None
+
+    def _start_recording(self) -> None:
+        if self._recorder is None:
+            self._rng = None
+            self._recorder = Recorder(RECORD_LIMIT)
+            self._recorder.__enter__()
+
+    def _stop_recording(self) -> list[Call] | None:
+        recorder, self._recorder = self._recorder, None
+        if recorder is None:
+            return None
+        self._pop(recorder)
+        self._disarm()
+        if self._validating:
+            self._validating = False
+            self._keep_validation(recorder.calls)
+        self.meter.spent += len(recorder.calls) * 2e-6
+        return None if recorder.overflow else recorder.calls
+
+    def _pop(self, recorder: Recorder) -> None:
+        if torch.overrides._get_current_function_mode() is recorder:  # type: ignore[attr-defined]
+            recorder.__exit__(None, None, None)
+        else:
+            recorder.limit = 0
+
+    def _before_module(self, module: nn.Module, args: Any) -> None:
+        """The outermost call of a module that holds parameters becomes one opaque entry."""
+        if self._opaque or isinstance(module, torch.jit.ScriptModule) or next(module.parameters(), None) is None:
+            return
+        if self._recorder is None and not torch.is_grad_enabled():
+            return
+        start = time.perf_counter()
+        self.meter.begin()
+        if id(module) not in self.seen.roots:
+            self._new_root(module)
+        self._start_recording()
+        recorder = self._recorder
+        assert recorder is not None
+        if self._rng is None:
+            self._rng = torch.get_rng_state()
+        self._opaque = True
+        self._pop(recorder)
+        self._disarm()
+        handle: Any = None
+
+        def leave(inner: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            handle.remove()
+            self._opaque = False
+            if self._recorder is recorder:
+                recorder.calls.append(Call(module, args, dict(kwargs), output, site(2)))
+                if self._validating and len(recorder.calls) > VALIDATION_CALLS:
+                    self._stop_recording()
+                    return
+                recorder.__enter__()
+                self._arm()
+
+        handle = module.register_forward_hook(leave, with_kwargs=True, always_call=True)
+        self.meter.spent += time.perf_counter() - start
+
+    def _new_root(self, module: nn.Module) -> None:
+        self.seen.roots[id(module)] = module
+        self._keep_initial([*module.parameters(), *module.buffers()])
+        frame: Any = sys._getframe(2)
+        while frame is not None:
+            for name, value in list(frame.f_locals.items()):
+                if value is module and name not in {"self", "module", "mod", "args", "input"}:
+                    self.seen.names.setdefault(id(module), name)
+            frame = frame.f_back
+
+    def _keep_initial(self, tensors: Any) -> None:
+        for tensor in tensors:
+            if id(tensor) not in self.seen.initial and isinstance(tensor, Tensor):
+                try:
+                    self.seen.initial[id(tensor)] = (tensor, tensor.detach().clone())
+                except (RuntimeError, NotImplementedError, ValueError) as error:
+                    self.seen.trouble.append(f"a parameter's initial value could not be copied: {error}")
+                    return
+
+    def _unscaled(self, loss: Tensor) -> tuple[Tensor, float]:
+        if self._scaled is not None and self._scaled[1] is loss:
+            return self._scaled[0], self._scaled[2]
+        return loss, 1.0
+
+    def _sample(self, loss: Tensor, value: float, calls: list[Call], rng: Tensor | None, scale: float) -> None:
+        seen = self.seen
+        start = time.perf_counter()
+        seen.sampled += 1
+        if self._since_step == 1 and self._total:
+            self._note_cleared()
+        modules = [call.function for call in calls if isinstance(call.function, nn.Module)]
+        roots = tuple({id(m): m for m in modules}.values())
+        self._note_modes(roots)
+        try:
+            tape, numbers, linked = cut(calls, loss, {id(m): str(id(m)) for m in roots}, self._parameter_names())
+        except NotReplayable as error:
+            self._not_replayable(error, calls, loss)
+            return
+        leaves = tuple(linked.tensors[n] for n in numbers)
+        seen.loss_site = seen.loss_site or (tape.steps[-1].site if tape.steps else "")
+        form = next((i for i, known in enumerate(seen.forms) if known.tape.same_form(tape)), len(seen.forms))
+        if form == len(seen.forms) and form < FORMS:
+            rng = rng if rng is not None else torch.get_rng_state()
+            leaves = tuple(t.detach().clone() for t in leaves)
+            seen.forms.append(
+                Form(tape, roots, leaves, value, rng, self._total, dict(seen.training), _autocast_now(), scale)
+            )
+        if form < FORMS:
+            known = seen.forms[form]
+            if self._total and known.origin is None:
+                known.origin = Origin(linked, numbers, *self._last)
+            self._offer(form, leaves)
+        self._cost_s = 0.5 * self._cost_s + 0.5 * (time.perf_counter() - start + len(calls) * 2e-6)
+
+    def _parameter_names(self) -> dict[int, str]:
+        live = [t for t, _ in self.seen.initial.values() if t.requires_grad or isinstance(t, nn.Parameter)]
+        live += [p for o, _ in self.seen.optimizers.values() for g in o.param_groups for p in g["params"]]
+        return {id(t): str(id(t)) for t in live}
+
+    def _not_replayable(self, error: NotReplayable, calls: list[Call], loss: Tensor) -> None:
+        if str(error) not in self.seen.trouble:
+            self.seen.trouble.append(str(error))
+        if "descend" in str(error) or "recorded" in str(error):
+            number = link(calls).number(loss) if calls else None
+            if number is not None and calls and any(isinstance(c.function, nn.Module) for c in calls):
+                why = "the loss was made anew from values, it has no path to the model"
+                self.seen.detached = self.seen.detached or why
+                self.seen.loss_site = self.seen.loss_site or site(5)
+
+    def _offer(self, form: int, leaves: tuple[Tensor, ...]) -> None:
+        """Reservoir sampling (Vitter's algorithm R) over the recorded batches, bounded in number and bytes."""
+        seen = self.seen
+        seen.offered += 1
+        size = sum(t.numel() * t.element_size() for t in leaves)
+        place = len(seen.batches)
+        if place >= RESERVOIR or seen.bytes + size > BATCH_BYTES:
+            place = self._random.randrange(seen.offered)
+            if place >= len(seen.batches):
+                return
+            seen.bytes -= sum(t.numel() * t.element_size() for t in seen.batches.pop(place)[2])
+        seen.batches.append((self._total, form, tuple(t.detach().clone() for t in leaves)))
+        seen.bytes += size
+
+    def _note_cleared(self) -> None:
+        held = [p for o, _ in self.seen.optimizers.values() for g in o.param_groups for p in g["params"]]
+        grads = [p.grad for p in held[:64] if p.grad is not None]
+        self.seen.cleared.append(not any(bool(g.any()) for g in grads[:3]))
+
+    def _note_modes(self, roots: tuple[nn.Module, ...]) -> None:
+        flags = {id(m): m.training for root in roots for m in root.modules()}
+        if roots:
+            self.seen.training = flags
+            self.seen.eval_steps += not any(flags[id(root)] for root in roots)
+
+    def _look_at(self, optimizer: torch.optim.Optimizer) -> None:
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        grads = [p.grad for p in held if p.grad is not None and not p.grad.is_sparse]
+        self.seen.no_gradient.update(id(p) for p in held if p.grad is None)
+        if grads:
+            norms = torch._foreach_norm([g.detach() for g in grads])
+            self.seen.gradient_norms.append((self._total, float(torch.stack([n.float() for n in norms]).norm())))
+        if self._total >= self._next_snapshot:
+            self._snapshot()
+
+    def _snapshot(self) -> None:
+        """Parameters and buffers at geometrically spaced steps; when full, every second one is dropped."""
+        seen = self.seen
+        size = sum(t.numel() * t.element_size() for t, _ in seen.initial.values())
+        if size * (SNAPSHOTS + 2) > SNAPSHOT_BYTES:
+            return
+        if len(seen.snapshots) >= SNAPSHOTS:
+            del seen.snapshots[::2]
+        seen.snapshots.append((self._total, {i: t.detach().clone() for i, (t, _) in seen.initial.items()}))
+        self._next_snapshot = max(self._total + 5, int(self._total * 1.5))
+
+    def _keep_validation(self, calls: list[Call]) -> None:
+        modules = [c for c in calls if isinstance(c.function, nn.Module)]
+        if modules and len(self.seen.validation) < 3:
+            self.seen.validation.append([c for c in calls if len(tensors_in((c.args, c.output))) > 0][:400])
+
+    def _stop(self, why: str, stop: bool) -> None:
+        if stop and not self.why_stopped:
+            self.why_stopped = why
+            raise StopTraining(why)
+
+
+def _autocast_now() -> tuple[str, torch.dtype] | None:
+    for device in ("cuda", "cpu"):
+        if torch.is_autocast_enabled(device):
+            return device, torch.get_autocast_dtype(device)
+    return None

@@ -1,0 +1,219 @@
+"""The command line: `unstuck run`, `examine`, `explain`, `schema`. Imports torch only in commands that need it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from unstuck.records import Report
+
+app = App(name="unstuck", help="Says why a neural network does not train, proves it, and shows the cure working.")
+
+VALUED = frozenset({"--steps", "--budget", "--out", "--json", "--fail-on", "--share"})
+"""Options of `run` that take a value: what is needed to find where the script's own arguments begin."""
+
+FAILED = 3
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `unstuck` command."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    if tokens[:1] == ["run"]:
+        ours, script = divide(tokens[1:])
+        _script_arguments[:] = script
+        tokens = ["run", *ours]
+    app(tokens)
+
+
+_script_arguments: list[str] = []
+
+
+def divide(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our options and the target, and the script's own arguments: everything after the target is the script's."""
+    place = 0
+    while place < len(tokens):
+        token = tokens[place]
+        if token == "-m":
+            return [*tokens[:place], "--module", *tokens[place + 1 : place + 2]], list(tokens[place + 2 :])
+        if not token.startswith("-"):
+            return list(tokens[: place + 1]), list(tokens[place + 1 :])
+        place += 2 if token in VALUED else 1
+    return list(tokens), []
+
+
+@app.command
+def run(
+    target: str,
+    *,
+    module: Annotated[bool, Parameter(name="--module", negative="")] = False,
+    steps: int | None = None,
+    budget: str = "60s",
+    out: Path | None = None,
+    json: Path | None = None,
+    cure: Annotated[bool, Parameter(negative="--no-cure")] = True,
+    fail_on: Literal["problem", "warning"] | None = None,
+    share: float = 0.02,
+) -> None:
+    """Run a training script unchanged, watch it, and say why it does not train.
+
+    `unstuck run [OPTIONS] train.py [ARGUMENTS OF THE SCRIPT]`, or `unstuck run [OPTIONS] -m package.module …`.
+
+    Parameters
+    ----------
+    target
+        The script (or with -m the module). What follows it belongs to the script.
+    module
+        The target is a module, as with `python -m` (-m does the same).
+    steps
+        Stop the script after so many optimizer steps, and examine.
+    budget
+        Time for examination and race together: 60s, 2m.
+    out
+        Folder for report.json and report.html; default .unstuck/runs/<when>-<script>.
+    json
+        Write the report's JSON here too.
+    cure
+        Race the remedies (--no-cure: examine only).
+    fail_on
+        Exit with 3 when there is a finding of this severity (or worse).
+    share
+        Most that watching may cost, as a share of the training's time.
+    """
+    seconds = duration(budget)
+    if not module and not Path(target).is_file():
+        _refuse(f"run: there is no file {target!r}; give the path of a training script, or -m and a module's name")
+    from unstuck.run import run_and_examine
+
+    report, code = run_and_examine(target, _script_arguments, module, steps, seconds, cure, share, _progress())
+    _deliver(report, Path(target).stem if not module else target, out, json)
+    sys.exit(FAILED if _fails(report, fail_on) else code)
+
+
+@app.command
+def examine(
+    target: str,
+    *,
+    budget: str = "60s",
+    out: Path | None = None,
+    json: Path | None = None,
+    cure: Annotated[bool, Parameter(negative="--no-cure")] = True,
+    fail_on: Literal["problem", "warning"] | None = None,
+) -> None:
+    """Examine a Problem that you wrote down: `unstuck examine model.py:problem`.
+
+    Parameters
+    ----------
+    target
+        FILE:NAME, where NAME is an unstuck.Problem or a function without arguments that returns one.
+    budget
+        Time for examination and race together: 60s, 2m.
+    out
+        Folder for report.json and report.html.
+    json
+        Write the report's JSON here too.
+    cure
+        Race the remedies (--no-cure: examine only).
+    fail_on
+        Exit with 3 when there is a finding of this severity (or worse).
+    """
+    seconds = duration(budget)
+    from unstuck.diagnose import examine as examine_problem
+    from unstuck.errors import UnstuckError
+    from unstuck.run import load_target
+
+    try:
+        with _progress() as tick:
+            report = examine_problem(load_target(target), seconds, cure, tick)
+    except UnstuckError as error:
+        _refuse(str(error))
+    _deliver(report, Path(target.split(":")[0]).stem, out, json)
+    sys.exit(FAILED if _fails(report, fail_on) else 0)
+
+
+@app.command
+def explain(cause: str | None = None) -> None:
+    """What a cause means, how it is told, and what cures it; without a name, the list of causes.
+
+    Parameters
+    ----------
+    cause
+        The id of a cause, such as dead-units.
+    """
+    from rich.console import Console
+
+    from unstuck.explain import page, table
+
+    console = Console()
+    if cause is None:
+        console.print(table())
+        return
+    text = page(cause)
+    if text is None:
+        _refuse(f"explain: there is no cause {cause!r}; `unstuck explain` lists them")
+    console.print(text, highlight=False, markup=False)
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON schema of a report."""
+    import msgspec
+
+    from unstuck.records import schema as of_report
+
+    print(msgspec.json.format(msgspec.json.encode(of_report()), indent=2).decode())
+
+
+def duration(text: str) -> float:
+    """Seconds of `60`, `60s`, `2m` or `1.5m`; anything else is refused."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in {"s", "m"} else (text, "s")
+    try:
+        seconds = float(number) * (60 if unit == "m" else 1)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e6:
+        _refuse(f"--budget: expected a time such as 60s or 2m, got {text!r}")
+    return seconds
+
+
+def _deliver(report: Report, name: str, out: Path | None, json: Path | None) -> None:
+    from datetime import datetime
+
+    from rich.console import Console
+
+    from unstuck.report.html import write
+    from unstuck.report.terminal import render
+
+    folder = out or Path(".unstuck") / "runs" / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    sys.stdout.flush()
+    render(report, Console())
+    try:
+        _, page = write(report, folder)
+        if json is not None:
+            json.parent.mkdir(parents=True, exist_ok=True)
+            json.write_bytes(report.to_json())
+    except OSError as error:
+        _refuse(
+            f"the report could not be written to {error.filename!r}: {error.strerror}; give another --out or --json"
+        )
+    print(f"report: {page}")
+
+
+def _fails(report: Report, fail_on: str | None) -> bool:
+    severities = {"problem": {"problem"}, "warning": {"problem", "warning"}}.get(fail_on or "", set())
+    return any(finding.severity in severities for finding in report.findings)
+
+
+def _progress() -> Any:
+    from unstuck.progress import Progress
+
+    return Progress()
+
+
+def _refuse(message: str) -> Any:
+    print(f"unstuck: {message}", file=sys.stderr)
+    sys.exit(2)

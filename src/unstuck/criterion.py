@@ -1,0 +1,196 @@
+"""Which loss was called on what: found in a trace, named, with the task it implies and the score it is judged by.
+
+The criterion is the call where output meets target: `F.cross_entropy` and its kin, or, in a loss written by hand, the
+subtraction that is squared, the indexing that picks a log-probability, the product with a logarithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unstuck.problem import Batch, Criterion, Problem, operands
+from unstuck.trace import Seen, Trace
+
+KINDS = {
+    "cross_entropy": ("cross_entropy", "logits"),
+    "nll_loss": ("nll", "log-probabilities"),
+    "binary_cross_entropy": ("bce", "probabilities"),
+    "binary_cross_entropy_with_logits": ("bce_logits", "logits"),
+    "multilabel_soft_margin_loss": ("bce_logits", "logits"),
+    "soft_margin_loss": ("soft_margin", "logits"),
+    "multi_margin_loss": ("multi_margin", "logits"),
+    "mse_loss": ("mse", "values"),
+    "l1_loss": ("l1", "values"),
+    "smooth_l1_loss": ("smooth_l1", "values"),
+    "huber_loss": ("huber", "values"),
+    "kl_div": ("kl", "log-probabilities"),
+    "gaussian_nll_loss": ("gaussian_nll", "values"),
+    "poisson_nll_loss": ("poisson_nll", "values"),
+}
+"""torch function → (kind, what it expects of the output)."""
+
+SQUARES = {"pow", "square", "__pow__"}
+ABSOLUTES = {"abs", "absolute"}
+
+
+def expects(kind: str) -> str:
+    """What a criterion of this kind wants: logits, log-probabilities, probabilities or values."""
+    return dict(KINDS.values()).get(kind, "values")
+
+
+def find(trace: Trace) -> Criterion:
+    """The criterion of a traced loss; kind `unknown` where none is recognised."""
+    known = [
+        call for call in trace.ancestors if call.name in KINDS and trace.lives(operands(call.args, call.kwargs)[0])
+    ]
+    if known:
+        call = max(known, key=_size)
+        output, target = operands(call.args, call.kwargs)
+        return Criterion(KINDS[call.name][0], _task(KINDS[call.name][0], output, target), call.key, call.site)
+    for call in trace.ancestors:
+        found = _by_hand(trace, call)
+        if found is not None:
+            return found
+    return Criterion("unknown", "unknown", None, trace.ancestors[-1].site if trace.ancestors else "")
+
+
+def _size(call: Seen) -> float:
+    return float(call.output.detach().float().abs().mean()) if isinstance(call.output, Tensor) else 0.0
+
+
+def _by_hand(trace: Trace, call: Seen) -> Criterion | None:
+    if call.name in {"sub", "rsub", "__sub__", "__rsub__"}:
+        names = {reader.name for reader in trace.readers(call)}
+        squared = names & SQUARES or any(_with_itself(r) for r in trace.readers(call))
+        kind = "mse" if squared else "l1" if names & ABSOLUTES else None
+    elif call.name in {"__getitem__", "gather"}:
+        kind = _picked(trace, call)
+    else:
+        kind = None
+    if kind is None:
+        return None
+    output, target = operands(call.args, call.kwargs, call.name)
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        return None
+    flipped = trace.lives(target) and not trace.lives(output)
+    output, target = (target, output) if flipped else (output, target)
+    if not trace.lives(output) or trace.lives(target):
+        return None
+    return Criterion(kind, _task(kind, output, target), call.key, call.site, handwritten=True, flipped=flipped)
+
+
+def _with_itself(call: Seen) -> bool:
+    return call.name in {"mul", "__mul__"} and len(call.args) == 2 and call.args[0] is call.args[1]
+
+
+def _picked(trace: Trace, call: Seen) -> str | None:
+    output, target = operands(call.args, call.kwargs, call.name)
+    if not isinstance(target, Tensor) or target.is_floating_point() or not trace.lives(output):
+        return None
+    maker = trace.maker(output)
+    logs = {"log_softmax", "log"}
+    if maker is not None and (maker.name in logs or (maker.name == "sub" and _log_sum_exp(trace, maker))):
+        return "nll"
+    return "nll_probabilities" if any(r.name == "log" for r in trace.readers(call)) else None
+
+
+def _log_sum_exp(trace: Trace, call: Seen) -> bool:
+    return any(maker is not None and maker.name in {"logsumexp", "log"} for maker in map(trace.maker, call.args))
+
+
+def _task(kind: str, output: Tensor, target: Tensor) -> str:
+    if kind in {"cross_entropy", "nll", "nll_probabilities", "multi_margin"}:
+        return "onehot" if target.is_floating_point() else "classes"
+    if kind == "kl":
+        return "onehot"
+    zero_one = bool(((target == 0) | (target == 1)).all())
+    if not zero_one or torch.unique(target).numel() < 2:
+        return "multilabel" if kind.startswith("bce") and zero_one else "regression"
+    if target.dim() == 2 and target.shape[1] > 1:
+        return "onehot" if bool((target.sum(1) == 1).all()) else "multilabel"
+    if target.dim() <= 2:
+        return "binary"
+    return "multilabel" if kind.startswith("bce") else "regression"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a model is on batches: a common scale (accuracy or R²), and the loss (mean over batches)."""
+
+    metric: str
+    value: float
+    loss: float
+    samples: int
+
+
+def score(problem: Problem, model: nn.Module, batches: Iterable[Batch], training: bool = False) -> Score:
+    """Accuracy (classification) or R² (regression) of `model` in evaluation mode; `-loss` where neither is known.
+
+    One forward pass a batch. With `training=True` modules keep the mode they have. The model's buffers are its own:
+    pass a copy.
+    """
+    if not training:
+        model.eval()
+    outputs, targets, losses = [], [], []
+    with torch.no_grad():
+        for batch in batches:
+            result = problem.evaluate(model, batch)
+            losses.append(float(result.loss))
+            if result.output is not None and result.target is not None:
+                outputs.append(result.output.detach().float())
+                targets.append(result.target.detach())
+    loss = sum(losses) / len(losses) if losses else float("nan")
+    metric, value, samples = agreement(problem.criterion, outputs, targets)
+    return Score(metric, -loss if metric == "negative loss" else value, loss, samples)
+
+
+def agreement(criterion: Criterion, outputs: list[Tensor], targets: list[Tensor]) -> tuple[str, float, int]:
+    """Name and value of the common scale, and the number of samples it rests on."""
+    if not outputs or criterion.task == "unknown":
+        return "negative loss", float("nan"), 0
+    if criterion.task == "regression":
+        return _r2(outputs, targets)
+    hits, total = 0.0, 0
+    for output, target in zip(outputs, targets, strict=True):
+        right = hit(criterion, output, target)
+        hits, total = hits + float(right.sum()), total + right.numel()
+    return "accuracy", hits / max(total, 1), total
+
+
+def hit(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
+    """Which predictions are right, one boolean a sample (a token, a label).
+
+    Where the shapes do not fit each other ([N] against [N, 1]) both are flattened.
+    """
+    if criterion.task == "classes":
+        dim = 1 if output.dim() > target.dim() and output.dim() > 1 else -1
+        if output.dim() == 1 and target.dim() == 0:
+            return output.argmax() == target
+        right = output.argmax(dim) == target
+        return right[target != -100]
+    if criterion.task == "onehot":
+        return output.argmax(1) == target.argmax(1)
+    threshold = 0.0 if criterion.kind == "bce_logits" else 0.5
+    if criterion.kind == "nll" and criterion.handwritten:
+        threshold = -0.6931
+    return (output.flatten() > threshold) == (target.flatten() > 0.5)
+
+
+def _r2(outputs: list[Tensor], targets: list[Tensor]) -> tuple[str, float, int]:
+    prediction = torch.cat([o.flatten() for o in outputs]).double()
+    wanted = torch.cat([t.flatten() for t in targets]).double()
+    if prediction.numel() != wanted.numel():
+        return "negative loss", float("nan"), 0
+    rest = float(((prediction - wanted) ** 2).mean())
+    spread = _spread(targets)
+    return "R²", 1 - rest / spread if spread > 0 else float("nan"), wanted.numel()
+
+
+def _spread(targets: list[Tensor]) -> float:
+    """Variance of the targets about their mean, column by column (a column is what one constant can predict)."""
+    rows = torch.cat([t.reshape(t.shape[0], -1) if t.dim() > 0 else t.reshape(1, 1) for t in targets]).double()
+    return float(rows.var(0, unbiased=False).mean())

@@ -1,0 +1,128 @@
+"""Where all stages meet: problem → evidence → suspicions → race → report.
+
+    report = examine(problem, budget_s=60)
+
+Every part is anytime: a probe or lane that does not fit its share of the budget is left out, and the report says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from unstuck.charts import charts
+from unstuck.criterion import find
+from unstuck.errors import BadArgument, UnstuckError
+from unstuck.evidence import Evidence
+from unstuck.probes import activations, anatomy, history, level, rates
+from unstuck.problem import Loop, OptimizerRecipe, Problem, sandbox
+from unstuck.race import race
+from unstuck.race.race import Race
+from unstuck.records import Cost, Report, Skipped
+from unstuck.rules import RULES
+from unstuck.rules.rule import Suspicion
+from unstuck.settle import headline, key_figures, settle
+from unstuck.trace import trace
+
+Tick = Callable[[str, float], None]
+
+PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
+    ("history", history.measure),
+    ("level", level.measure),
+    ("anatomy", anatomy.measure),
+    ("activations", activations.measure),
+    ("rates", rates.measure),
+)
+"""In the order they are asked: cheap ones first."""
+
+EXAMINE_SHARE = 0.4
+RACED = 5
+"""So many suspicions race, each with up to two remedies."""
+
+
+def _quiet(what: str, share: float) -> None:
+    return None
+
+
+def examine(problem: Problem, budget_s: float = 60.0, cure: bool = True, tick: Tick = _quiet) -> Report:
+    """The report on a problem that was written down. Raises BadArgument when it is none."""
+    if not isinstance(problem, Problem):
+        raise BadArgument(f"examine: `problem` must be an unstuck.Problem, got {type(problem).__name__}")
+    if problem.criterion.kind == "unknown":
+        with sandbox(0):
+            problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    return diagnose(problem, problem.loop, budget_s=budget_s, cure=cure, tick=tick)
+
+
+def diagnose(
+    problem: Problem | None,
+    loop: Loop,
+    recipe: OptimizerRecipe | None = None,
+    skipped: Sequence[Skipped] = (),
+    overhead: float | None = None,
+    target: str = "",
+    budget_s: float = 60.0,
+    cure: bool = True,
+    tick: Tick = _quiet,
+) -> Report:
+    """The report on a captured training; with `problem=None` only what the loop showed is judged."""
+    start = time.perf_counter()
+    evidence, missing = gather(problem, loop, recipe, start + EXAMINE_SHARE * budget_s, tick)
+    suspicions = suspect(evidence)
+    examined = time.perf_counter() - start
+    result = _race(evidence, suspicions, budget_s - examined, tick) if cure else None
+    findings = settle(evidence, suspicions, result, cure)
+    return Report(
+        healthy=not any(f.severity == "problem" for f in findings),
+        headline=headline(evidence, findings),
+        target=target,
+        findings=findings,
+        figures=key_figures(evidence),
+        skipped=(*skipped, *missing),
+        cost=Cost(overhead, examined, result.seconds if result else 0.0),
+        charts=charts(evidence, result),
+    )
+
+
+def gather(
+    problem: Problem | None, loop: Loop, recipe: OptimizerRecipe | None, deadline: float, tick: Tick = _quiet
+) -> tuple[Evidence, list[Skipped]]:
+    """Run the probes until the deadline; what fails or does not fit is named in the second value."""
+    evidence, missing = Evidence(loop, problem, recipe), []
+    for place, (name, measure) in enumerate(PROBES if problem is not None else ()):
+        began = time.perf_counter()
+        if began > deadline:
+            missing.append(Skipped(name, "the examination's share of the budget was used up"))
+            continue
+        tick(f"measuring {name}", place / len(PROBES))
+        try:
+            assert problem is not None
+            found = measure(problem)
+        except Exception as error:  # the user's own model runs inside: it may raise anything
+            why = str(error) if isinstance(error, UnstuckError) else f"{type(error).__name__}: {error}"
+            missing.append(Skipped(name, why))
+            continue
+        seconds = {**evidence.seconds, name: time.perf_counter() - began}
+        evidence = replace(evidence, seconds=seconds, **{name: found})  # type: ignore[arg-type]
+    return evidence, missing
+
+
+def suspect(evidence: Evidence) -> list[Suspicion]:
+    """What the rules make of the evidence: faults first, then by strength."""
+    found = []
+    for rule in RULES:
+        if all(getattr(evidence, need) is not None for need in rule.needs):
+            suspicion = rule.judge(evidence)
+            if suspicion is not None:
+                found.append(suspicion)
+    return sorted(found, key=lambda s: (not s.fault, -s.strength))
+
+
+def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick) -> Race | None:
+    named = [(f"{s.cause}:{r.id}", r) for s in suspicions[:RACED] for r in s.remedies[:2]]
+    if not named or evidence.problem is None or evidence.problem.optimizer is None or budget_s < 1:
+        return None
+    lanes, _ = race.enter(evidence.problem, named)
+    best = max(0.0, evidence.level.train.value) if evidence.level else 0.0
+    return race.run(lanes, best, budget_s, tick)

@@ -1,0 +1,31 @@
+"""The exceptions a user of `unstuck` can meet.
+
+    UnstuckError
+    ├── BadArgument        a call got something it cannot use: which argument, what arrived, what to do
+    ├── NotReplayable      a recorded loss cannot be computed again on a copy; the report says why
+    └── TargetNotFound     `unstuck examine FILE:NAME` names nothing that exists
+
+`StopTraining` is no error: it ends a watched script early (a loss that is not finite, `--steps N`).
+"""
+
+from __future__ import annotations
+
+
+class UnstuckError(Exception):
+    """Base of everything `unstuck` raises on purpose."""
+
+
+class BadArgument(UnstuckError, ValueError):
+    """An argument that a call cannot use: which argument of which call, what arrived, what to do."""
+
+
+class NotReplayable(UnstuckError):
+    """The recorded loss cannot be computed again on a copy of the model; the message says why."""
+
+
+class TargetNotFound(UnstuckError):
+    """A target such as `model.py:problem` that names no file, or nothing in it."""
+
+
+class StopTraining(BaseException):
+    """Ends the watched script from inside; like KeyboardInterrupt it passes through `except Exception`."""

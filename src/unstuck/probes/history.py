@@ -1,0 +1,77 @@
+"""The loss as the user saw it: level, trend, jumps, bounce; and the gradient's norm beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from unstuck.errors import UnstuckError
+from unstuck.problem import Problem
+
+
+@dataclass(frozen=True)
+class History:
+    """Summary of the losses (one a backward).
+
+    first, last    mean over the first 5 and the last tenth; `lowest`: the smallest mean of any tenth
+    slope, error   change of the loss over the second half, in units of the loss's noise, with its standard error
+    jumps          share of steps that rose by more than half of the loss's level
+    bounce         share of consecutive differences that change sign (2/3 for white noise, towards 1: oscillation)
+    finite         False once a loss was NaN or infinite
+    """
+
+    count: int
+    first: float
+    last: float
+    lowest: float
+    highest: float
+    noise: float
+    slope: float
+    slope_error: float
+    jumps: float
+    bounce: float
+    finite: bool
+    gradient_first: float
+    gradient_last: float
+
+
+def measure(problem: Problem) -> History:
+    """From the recorded losses; costs nothing. Raises UnstuckError where there are fewer than eight."""
+    losses = np.array(problem.loop.losses, dtype=float)
+    finite = losses[np.isfinite(losses)]
+    if len(finite) < 8:
+        raise UnstuckError(f"{len(finite)} finite losses were seen; a history needs eight")
+    tenths = [part.mean() for part in np.array_split(finite, min(10, len(finite) // 4 or 1))]
+    half = finite[len(finite) // 2 :]
+    noise = float(np.std(np.diff(half)) / math.sqrt(2)) if len(half) > 2 else 0.0
+    slope, error = _trend(half)
+    steps = np.diff(finite)
+    level = np.maximum(np.abs(finite[:-1]), 1e-12)
+    signs = np.sign(steps[steps != 0])
+    norms = [norm for _, norm in problem.loop.gradient_norms if math.isfinite(norm)]
+    return History(
+        count=len(losses),
+        first=float(finite[:5].mean()),
+        last=float(tenths[-1]),
+        lowest=float(min(tenths)),
+        highest=float(finite.max()),
+        noise=noise,
+        slope=slope,
+        slope_error=error,
+        jumps=float((steps > 0.5 * level).mean()),
+        bounce=float((signs[1:] != signs[:-1]).mean()) if len(signs) > 2 else 0.0,
+        finite=bool(np.isfinite(losses).all()),
+        gradient_first=float(np.mean(norms[:3])) if norms else float("nan"),
+        gradient_last=float(np.mean(norms[-3:])) if norms else float("nan"),
+    )
+
+
+def _trend(values: np.ndarray) -> tuple[float, float]:
+    """Change of a straight line over `values`, and its standard error (least squares)."""
+    x = np.linspace(0, 1, len(values))
+    centred = x - x.mean()
+    slope = float((centred * values).sum() / (centred**2).sum())
+    rest = values - values.mean() - slope * centred
+    return slope, float(np.sqrt((rest**2).sum() / max(len(values) - 2, 1) / (centred**2).sum()))

@@ -1,0 +1,406 @@
+"""A training as data: a twin of the model, a loss program, recorded batches, an optimizer recipe, facts of the loop.
+
+    problem = Problem(model, nn.CrossEntropyLoss(), [(x, y), ...], optimizer=torch.optim.SGD(model.parameters(), 0.1))
+
+Frozen: probes read copies (`problem.twin()`), remedies make changed problems (`dataclasses.replace`). Nothing here
+holds a live object of the user's: the model is a copy, the optimizer a recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from unstuck.errors import BadArgument
+from unstuck.rows import Rows
+from unstuck.tape import Tape, name_of, tensors_in
+
+Batch = tuple[Any, ...]
+State = Mapping[str, Tensor]
+CallKey = tuple[str, int]
+"""A torch call of the loss: its function's name and its ordinal among the calls of that name."""
+Rewrite = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""What to do instead of a call: receives the function, its arguments and keyword arguments."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The loss function found in the program: its call, what it expects of output and target, the kind of task.
+
+    `kind`: cross_entropy, nll, bce, bce_logits, mse, l1, …, unknown. `task`: classes, binary, onehot, regression,
+    unknown. `handwritten`: the call is the arithmetic (a `sub`, a `getitem`) of a loss written by hand. `flipped`: that
+    call has the target first.
+    """
+
+    kind: str
+    task: str
+    key: CallKey | None = None
+    site: str = ""
+    handwritten: bool = False
+    flipped: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """How to make the user's optimizer again: class, groups (hyperparameters and parameter names), state by name."""
+
+    cls: type[torch.optim.Optimizer]
+    groups: tuple[tuple[Mapping[str, Any], tuple[str, ...]], ...]
+    state: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    site: str = ""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first group."""
+        return float(self.groups[0][0].get("lr", 0.0))
+
+    def with_options(self, **options: Any) -> OptimizerRecipe:
+        """The same recipe with hyperparameters of every group replaced."""
+        return replace(self, groups=tuple(({**hyper, **options}, names) for hyper, names in self.groups))
+
+    def scaled(self, factor: float) -> OptimizerRecipe:
+        """The same recipe with every group's learning rate times `factor`."""
+        groups = tuple(({**hyper, "lr": float(hyper["lr"]) * factor}, names) for hyper, names in self.groups)
+        return replace(self, groups=groups)
+
+    def using(self, cls: type[torch.optim.Optimizer], **options: Any) -> OptimizerRecipe:
+        """Another optimizer over the same parameters, its options from its defaults and `options`."""
+        return OptimizerRecipe(cls, tuple((options, names) for _, names in self.groups), {}, self.site)
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """A fresh optimizer over `model`'s parameters of these names (names the model lacks are left out)."""
+        own = dict(model.named_parameters())
+        groups = [
+            {"params": [own[n] for n in names if n in own], **_accepted(self.cls, hyper)}
+            for hyper, names in self.groups
+        ]
+        groups = [group for group in groups if group["params"]] or [{"params": [nn.Parameter(torch.zeros(1))]}]
+        required = {k: v for k, v in groups[0].items() if k != "params" and k in _required(self.cls)}
+        return self.cls(groups, **required)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Facts about the user's loop, as it was seen. A hand-written Problem has the defaults: a sound loop, no history.
+
+    steps, backwards     optimizer steps and backward calls seen
+    stepping             False when backward ran and no optimizer ever stepped
+    by_hand              parameters changed although no optimizer stepped
+    uncleared            share of the checked steps that began with gradients of earlier ones (1.0: never cleared)
+    accumulate           backward calls per step (the commonest number)
+    clip                 ("norm" | "value", bound), or None
+    clip_active, clip_factor   share of clip calls that shrank the gradient; median factor by which they did
+    clip_before_unscale  True when scaled gradients were clipped
+    losses               loss at each backward, in order; `lrs`: learning rate of group 0 at each step
+    schedule             that rate as a factor of the recipe's, step by step; () where it never changed
+    gradient_norms       (step, norm of the whole gradient) at the sampled steps
+    training             flag of each module in the last sampled step; `eval_share`: share of sampled steps in eval mode
+    unheld               trainable parameters of the model that no optimizer holds
+    foreign              number of tensors the optimizers hold that are no parameters of the model
+    frozen, without_gradient   held parameters with requires_grad False; trainable ones whose gradient stayed None
+    detached             why the loss has no path to the parameters ("" where it has)
+    snapshots            (step, parameters and buffers) along the way
+    """
+
+    steps: int = 0
+    backwards: int = 0
+    stepping: bool = True
+    by_hand: bool = False
+    uncleared: float = 0.0
+    accumulate: int = 1
+    clip: tuple[str, float] | None = None
+    clip_active: float = 0.0
+    clip_factor: float = 1.0
+    clip_before_unscale: bool = False
+    losses: tuple[float, ...] = ()
+    lrs: tuple[float, ...] = ()
+    schedule: tuple[float, ...] = ()
+    gradient_norms: tuple[tuple[int, float], ...] = ()
+    training: Mapping[str, bool] = field(default_factory=dict)
+    eval_share: float = 0.0
+    unheld: tuple[str, ...] = ()
+    foreign: int = 0
+    frozen: tuple[str, ...] = ()
+    without_gradient: tuple[str, ...] = ()
+    detached: str = ""
+    loss_scale: float = 1.0
+    autocast: tuple[str, torch.dtype] | None = None
+    batch_size: int = 0
+    snapshots: tuple[tuple[int, State], ...] = ()
+    loss_site: str = ""
+    scheduler: str = ""
+    optimizers: int = 1
+    ended: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation of the loss: its value, and what the criterion was given."""
+
+    loss: Tensor
+    output: Tensor | None
+    target: Tensor | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A training, frozen: everything that probes, remedies and the race need.
+
+    `model`: a twin in its initial state. `loss`: a Program `(model, batch) -> value`; written down by hand it is
+    `loss(model(*inputs), target)` and becomes one. `data`: training batches, (inputs…, target) when written by hand.
+    `optimizer`: a recipe (a live optimizer becomes one). `validation`: batches the user validates on. `held_out`:
+    batches the race does not train on (of hand-written data the last quarter). `last`: parameters and buffers where
+    the training was left. Nothing passed in is changed or kept: model and optimizer are copied.
+
+    Raises BadArgument when an argument cannot be used.
+
+        problem = Problem(net, nn.CrossEntropyLoss(), loader, optimizer=torch.optim.SGD(net.parameters(), 0.1))
+    """
+
+    model: nn.Module
+    loss: Any
+    data: Any
+    optimizer: Any = None
+    validation: Any = ()
+    held_out: tuple[Batch, ...] = ()
+    last: State = field(default_factory=dict)
+    loop: Loop = Loop()
+    criterion: Criterion = Criterion("unknown", "unknown")
+    rewrites: Mapping[CallKey, Rewrite] = field(default_factory=dict)
+    rows: Rows | None = None
+    seed: int = 0
+    model_name: str = "model"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, Program):
+            for name, value in _written_down(self).items():
+                object.__setattr__(self, name, value)
+
+    def twin(self, last: bool = False) -> nn.Module:
+        """A fresh copy of the model, at the initial state or (`last=True`) where the training was left."""
+        model = copy.deepcopy(self.model)
+        if last and self.last:
+            load_state(model, self.last)
+        for name, module in model.named_modules():
+            module.training = self.loop.training.get(name, module.training)
+        return model
+
+    def value(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of `model` on one batch; rewritten calls are replaced. One forward pass."""
+        with _autocast(self.loop.autocast), _rewriting(self.rewrites):
+            return self.loss(model, batch)  # type: ignore[no-any-return]
+
+    def evaluate(self, model: nn.Module, batch: Batch) -> Result:
+        """The loss, and the output and target that the criterion was given. One forward pass."""
+        with _autocast(self.loop.autocast), Rewriting(self.rewrites, self.criterion.key) as mode:
+            value = self.loss(model, batch)
+        output, target = mode.seen if mode.seen is not None else (None, None)
+        if self.criterion.flipped:
+            output, target = target, output
+        return Result(value, output, target)
+
+
+class Program:
+    """A loss as a function of a model and a batch."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of `model` on `batch`."""
+        raise NotImplementedError
+
+
+class TapeProgram(Program):
+    """The program of a recorded tape: a batch is the tuple of its leaves."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of `model` on `batch`."""
+        return self.tape(model, batch)
+
+
+class SupervisedLoss(Program):
+    """The program `loss(model(*inputs), target)` over batches whose last member is the target."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of `model` on `batch`."""
+        *inputs, target = batch
+        return self.function(model(*inputs), target)
+
+
+def _written_down(problem: Problem, limit: int = 64) -> dict[str, Any]:
+    """The fields of a problem that a user wrote: checked, copied, at most `limit` batches, a quarter held out."""
+    model, optimizer = problem.model, problem.optimizer
+    _check_parts(model, problem.loss, optimizer)
+    drawn = _draw(problem.data, limit, "data")
+    keep = len(drawn) - len(drawn) // 4
+    live = isinstance(optimizer, torch.optim.Optimizer)
+    twin = copy.deepcopy(model)
+    return {
+        "model": twin,
+        "loss": SupervisedLoss(problem.loss),
+        "data": drawn[:keep],
+        "held_out": drawn[keep:],
+        "optimizer": recipe_of(optimizer, {id(p): n for n, p in model.named_parameters()}) if live else optimizer,
+        "validation": _draw(problem.validation, limit, "validation") if problem.validation else (),
+        "last": state_of(twin),
+        "loop": Loop(training={n: m.training for n, m in model.named_modules()}, batch_size=batch_size(drawn[0])),
+    }
+
+
+class Rewriting(TorchFunctionMode):
+    """Replaces calls by key, and keeps the first two arguments of the call `watch` (`seen`)."""
+
+    def __init__(self, rewrites: Mapping[CallKey, Rewrite], watch: CallKey | None = None) -> None:
+        super().__init__()
+        self.rewrites, self.watch = rewrites, watch
+        self.seen: tuple[Any, Any] | None = None
+        self._count: dict[str, int] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the call, or what stands in its place."""
+        kwargs = kwargs or {}
+        name = name_of(func)
+        key = (name, self._count.get(name, 0))
+        self._count[name] = key[1] + 1
+        if key == self.watch:
+            self.seen = operands(args, kwargs, name)
+        if key in self.rewrites:
+            return self.rewrites[key](func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+def operands(args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str = "") -> tuple[Any, Any]:
+    """What a criterion compares: its first two arguments, by position or by name; of an indexing, base and index."""
+    if name == "gather":
+        return args[0], (args[2] if len(args) > 2 else kwargs.get("index"))
+    if name == "__getitem__":
+        index = args[1]
+        return args[0], index[-1] if isinstance(index, tuple) else index
+    first = args[0] if args else kwargs.get("input")
+    second = args[1] if len(args) > 1 else kwargs.get("target", kwargs.get("other"))
+    return first, second
+
+
+@contextlib.contextmanager
+def sandbox(seed: int | None = None) -> Iterator[None]:
+    """Run without a trace: RNG states (Python, NumPy, torch, every device) and grad mode are as before afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        try:
+            if seed is not None:
+                reseed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def reseed(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters and buffers (those that are not persistent too), by name."""
+    named = [*model.named_parameters(remove_duplicate=True), *model.named_buffers(remove_duplicate=True)]
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def load_state(model: nn.Module, state: State) -> None:
+    """Copy `state` into the model's parameters and buffers of the same name and shape; others stay."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if name in own and own[name].shape == tensor.shape:
+                own[name].copy_(tensor)
+
+
+def recipe_of(optimizer: torch.optim.Optimizer, names: Mapping[int, str], site: str = "") -> OptimizerRecipe:
+    """The recipe of a live optimizer, with the rates a scheduler began from; unknown parameters are left out."""
+    groups = tuple(
+        (
+            {k: v for k, v in group.items() if k != "params"} | _begun(group),
+            tuple(names[id(p)] for p in group["params"] if id(p) in names),
+        )
+        for group in optimizer.param_groups
+    )
+    state = {
+        names[id(p)]: {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in entry.items()}
+        for p, entry in optimizer.state.items()
+        if id(p) in names
+    }
+    return OptimizerRecipe(type(optimizer), groups, state, site)
+
+
+def _begun(group: Mapping[str, Any]) -> dict[str, float]:
+    return {"lr": float(group["initial_lr"])} if "initial_lr" in group and "lr" in group else {}
+
+
+def batch_size(batch: Batch) -> int:
+    """Number of samples of a batch: the commonest first dimension of its tensors."""
+    sizes = [t.shape[0] for t in tensors_in(batch) if t.dim() > 0]
+    return max(set(sizes), key=sizes.count) if sizes else 0
+
+
+def _accepted(cls: type, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in hyper.items() if k not in {"initial_lr", "params", "param_names"}}
+
+
+def _required(cls: type) -> set[str]:
+    import inspect
+
+    parameters = list(inspect.signature(cls).parameters.values())[1:]
+    return {p.name for p in parameters if p.default is inspect.Parameter.empty}
+
+
+def _autocast(setting: tuple[str, torch.dtype] | None) -> Any:
+    return torch.autocast(setting[0], dtype=setting[1]) if setting else contextlib.nullcontext()
+
+
+def _rewriting(rewrites: Mapping[CallKey, Rewrite]) -> Any:
+    return Rewriting(rewrites) if rewrites else contextlib.nullcontext()
+
+
+def _draw(data: Iterable[Sequence[Any]], limit: int, argument: str) -> tuple[Batch, ...]:
+    try:
+        with sandbox():
+            drawn = tuple(tuple(batch) for _, batch in zip(range(limit), iter(data), strict=False))
+    except TypeError as error:
+        raise BadArgument(
+            f"Problem: `{argument}` must be an iterable of (inputs…, target) tuples, got {type(data).__name__}: {error}"
+        ) from None
+    if not drawn:
+        raise BadArgument(f"Problem: `{argument}` yields no batch; pass a loader or a list with at least one")
+    if len(drawn[0]) < 2:
+        raise BadArgument(f"Problem: a batch of `{argument}` must be (inputs…, target), got {len(drawn[0])} member(s)")
+    return drawn
+
+
+def _check_parts(model: Any, loss: Any, optimizer: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise BadArgument(f"Problem: `model` must be a torch.nn.Module, got {type(model).__name__}")
+    if not callable(loss):
+        raise BadArgument(f"Problem: `loss` must be callable as loss(output, target), got {type(loss).__name__}")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise BadArgument(
+            f"Problem: `optimizer` must be a torch.optim.Optimizer over the model's parameters, "
+            f"got {type(optimizer).__name__}"
+        )

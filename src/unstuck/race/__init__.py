@@ -1,0 +1,1 @@
+"""Control, remedied copies and a placebo, trained side by side on the same batches; verdicts with intervals."""

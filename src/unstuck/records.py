@@ -1,0 +1,153 @@
+"""What a diagnosis says: frozen records, JSON in and out (`unstuck schema` prints their schema).
+
+The keys of `Report`, `Finding`, `Figure`, `RemedyLine` and `Verdict` are stable; new ones may be added.
+JSON has no NaN: a figure that is not finite travels as null.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA = "unstuck.report/1"
+
+Severity = Literal["problem", "warning", "note"]
+Outcome = Literal["cured", "helped", "no-effect", "worse", "undecided", "not-tried"]
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One measured number: value ± error (one standard error), from how many samples, at what cost in seconds."""
+
+    name: str
+    value: float | None
+    unit: str = ""
+    error: float | None = None
+    samples: int | None = None
+    cost_s: float | None = None
+
+    def __str__(self) -> str:
+        spread = f" ± {_short(self.error)}" if self.error is not None else ""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.name} {_short(self.value)}{spread}{unit}"
+
+
+class RemedyLine(msgspec.Struct, frozen=True):
+    """A remedy as the user reads it: what to do, and the line of code to write."""
+
+    id: str
+    text: str
+    code: str
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the race measured: metric of the control and of the remedied copy (mean over seeds, and its standard error),
+    and the 95 % interval of their difference."""
+
+    outcome: Outcome = "not-tried"
+    metric: str = ""
+    control: float | None = None
+    remedied: float | None = None
+    interval: tuple[float, float] | None = None
+    steps: int = 0
+    seeds: int = 0
+    why: str = ""
+    control_error: float | None = None
+    remedied_error: float | None = None
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One cause, the evidence it rests on, where it sits, the remedy, and what the race measured of it."""
+
+    cause: str
+    severity: Severity
+    strength: float
+    where: str
+    summary: str
+    evidence: tuple[Figure, ...] = ()
+    remedy: RemedyLine | None = None
+    verdict: Verdict = Verdict()
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A probe (or a part of the capture) that could not be done, and why."""
+
+    probe: str
+    why: str
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Share of the training's time spent watching (0.013 = 1.3 %), and seconds of examination and race."""
+
+    watch_overhead: float | None = None
+    examine_s: float = 0.0
+    race_s: float = 0.0
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """A line to draw: y (with low/high where there is an interval) against x."""
+
+    name: str
+    x: tuple[float | None, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+class Chart(msgspec.Struct, frozen=True):
+    """A figure of the report: curves or bars over x, with horizontal reference levels."""
+
+    title: str
+    x: str
+    y: str
+    curves: tuple[Curve, ...] = ()
+    levels: tuple[Figure, ...] = ()
+    bars: bool = False
+    log_y: bool = False
+    log_x: bool = False
+    note: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The whole diagnosis. `findings` stand in rank order; `healthy` is true exactly when none is a problem."""
+
+    schema: str = SCHEMA
+    healthy: bool = True
+    headline: str = ""
+    target: str = ""
+    findings: tuple[Finding, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    cost: Cost = Cost()
+    charts: tuple[Chart, ...] = ()
+
+    def to_json(self) -> bytes:
+        """This report as indented JSON; non-finite numbers become null."""
+        return msgspec.json.format(msgspec.json.encode(_finite(msgspec.to_builtins(self))), indent=2)
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Report:
+        """The report that `to_json` wrote."""
+        return msgspec.json.decode(data, type=cls)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a report."""
+    return msgspec.json.schema(Report)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _short(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "not finite" if value is None else str(value)
+    return f"{value:.3g}" if abs(value) < 1e5 else f"{value:.2e}"

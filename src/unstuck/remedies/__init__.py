@@ -1,0 +1,1 @@
+"""One change per file: `Problem → Problem`, with the line of code a user would write."""

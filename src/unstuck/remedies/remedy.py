@@ -1,0 +1,28 @@
+"""What a remedy is: one change to a Problem, which can say itself as the line of code the user would write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unstuck.problem import Problem
+from unstuck.records import RemedyLine
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """`apply` makes the changed problem (never changes the one it gets); `text` says what, `code` the line to write.
+
+    `on`: "held-out" or "train", the batches on which its effect must show.
+    """
+
+    id: str
+    text: str
+    code: str
+    apply: Callable[[Problem], Problem]
+    on: str = "held-out"
+
+    @property
+    def line(self) -> RemedyLine:
+        """The remedy as the report prints it."""
+        return RemedyLine(self.id, self.text, self.code)

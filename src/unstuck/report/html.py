@@ -1,0 +1,76 @@
+"""The report as one HTML page that needs nothing but itself: no network, no other file."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from unstuck.records import Report, Verdict
+from unstuck.report import words
+from unstuck.report.figures import describe, figure
+
+
+class Bar(NamedTuple):
+    """One of the two bars that show a verdict: its name, the number at its end, its length (1 is the whole width)."""
+
+    name: str
+    value: str
+    length: float
+
+
+def page(report: Report) -> str:
+    """The whole page; plotly's script stands in it once, and only where there is a chart to draw."""
+    return _template().render(
+        report=report,
+        words=words,
+        headline=words.headline(report),
+        problems=words.problems(report),
+        remarks=words.remarks(report),
+        skipped=words.left_out(report),
+        cost=words.price(report.cost),
+        charts=[(chart, describe(chart)) for chart in report.charts],
+        figures=[figure(chart) for chart in report.charts],
+        plotly=_plotly() if report.charts else "",
+        bars=bars,
+    )
+
+
+def write(report: Report, folder: Path | str) -> tuple[Path, Path]:
+    """Write `report.json` and `report.html` into the folder, made where it is missing; their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, html_path = folder / "report.json", folder / "report.html"
+    json_path.write_bytes(report.to_json())
+    html_path.write_text(page(report), encoding="utf-8", errors="replace")
+    return json_path, html_path
+
+
+def bars(verdict: Verdict) -> tuple[Bar, ...]:
+    """The verdict as two bars on one scale (up to 1 for what looks like a share); none where that would mislead."""
+    values = [words.finite(value) for value in (verdict.control, verdict.remedied)]
+    known = [value for value in values if value is not None and value >= 0]
+    if verdict.outcome == "not-tried" or len(known) < 2 or max(known) == 0:
+        return ()
+    whole = 1.0 if 0.1 < max(known) <= 1 else max(known)
+    names = ("as it is", "with the remedy")
+    said = words.alike(*known)
+    return tuple(Bar(name, word, round(v / whole, 4)) for name, word, v in zip(names, said, known, strict=True))
+
+
+@cache
+def _template() -> Template:
+    loader = PackageLoader("unstuck", "report")
+    pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    pages.filters["clean"] = words.clean
+    return pages.get_template("report.html.jinja")
+
+
+@cache
+def _plotly() -> Any:
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())

@@ -1,0 +1,81 @@
+"""Recorded data as rows, so that batches of any size and order can be made from it.
+
+A batch of a tape is a tuple of leaves. Where every leaf has `k·B` rows for a batch of B samples (inputs [B, …], token
+targets flattened to [B·T]), samples can be gathered, split, shuffled and batched anew. Leaves of any other shape are
+constants that every batch shares (class weights, a scale).
+
+    rows = Rows.of([(x1, y1), (x2, y2)], batch=32)
+    rows.batches(torch.randperm(len(rows)), size=32)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns [N, …] (or [N, k, …] where a leaf holds k rows a sample: `folds`), and constants (fold 0)."""
+
+    columns: tuple[Any, ...]
+    folds: tuple[int, ...]
+    batch: int
+    ordered: bool = False
+
+    @classmethod
+    def of(cls, batches: Sequence[Sequence[Any]], batch: int, ordered: bool = False) -> Rows | None:
+        """Rows of recorded batches; None where no leaf has a multiple of its batch's samples as first dimension."""
+        folds = tuple(_fold(leaf, batch) for leaf in batches[0])
+        if not any(folds) or batch < 1:
+            return None
+        usable = [b for b in batches if _fits(b, batches[0], folds)]
+        columns = tuple(
+            torch.cat([_unfolded(b[i], fold) for b in usable]) if fold else batches[0][i]
+            for i, fold in enumerate(folds)
+        )
+        return cls(columns, folds, batch, ordered)
+
+    def __len__(self) -> int:
+        return next(len(column) for column, fold in zip(self.columns, self.folds, strict=True) if fold)
+
+    def fetch(self, indices: Tensor) -> tuple[Any, ...]:
+        """The batch of these samples."""
+        return tuple(
+            (column[indices].flatten(0, 1) if fold > 1 else column[indices]) if fold else column
+            for column, fold in zip(self.columns, self.folds, strict=True)
+        )
+
+    def batches(self, order: Tensor, size: int = 0) -> tuple[tuple[Any, ...], ...]:
+        """Batches of `size` samples (as recorded where 0) in this order; a ragged rest is dropped if others exist."""
+        size = size or self.batch
+        chunks = [chunk for chunk in order.split(size) if len(chunk) == size] or [order]
+        return tuple(self.fetch(chunk) for chunk in chunks)
+
+    def split(self, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Indices of training samples (in their own order if `ordered`, else mixed) and of held-out ones."""
+        mixed = torch.randperm(len(self), generator=generator)
+        held = max(1, round(share * len(self)))
+        rest = mixed[held:]
+        return (rest.sort().values if self.ordered else rest), mixed[:held]
+
+
+def _fold(leaf: Any, batch: int) -> int:
+    if not isinstance(leaf, Tensor) or leaf.dim() == 0 or batch < 1 or leaf.shape[0] % batch:
+        return 0
+    return int(leaf.shape[0] // batch)
+
+
+def _fits(batch: Sequence[Any], first: Sequence[Any], folds: Sequence[int]) -> bool:
+    """Leaves agree on the number of samples, and with the first batch on everything but that."""
+    sizes = {leaf.shape[0] / fold for leaf, fold in zip(batch, folds, strict=True) if fold}
+    same = all(a.shape[1:] == b.shape[1:] for a, b, fold in zip(batch, first, folds, strict=True) if fold)
+    return same and len(sizes) == 1 and next(iter(sizes)).is_integer()
+
+
+def _unfolded(leaf: Tensor, fold: int) -> Tensor:
+    return leaf.reshape(-1, fold, *leaf.shape[1:]) if fold > 1 else leaf

@@ -1,0 +1,59 @@
+"""dead-units: ReLU-like units that output 0 for every sample, and so receive no gradient."""
+
+from __future__ import annotations
+
+from unstuck.evidence import Evidence
+from unstuck.probes.activations import Activation
+from unstuck.records import Figure
+from unstuck.remedies.activation import leaky
+from unstuck.remedies.initialization import reinitialize
+from unstuck.remedies.learning_rate import change_learning_rate
+from unstuck.rules.rule import Rule, Suspicion
+
+MANY = 0.4
+"""Share of dead units of a layer that is worth a word: sound ReLU networks show up to a third (Lu et al. 2019 count
+layers of half-dead units as born dead)."""
+
+
+def judge(evidence: Evidence) -> Suspicion | None:
+    """A layer with more than `MANY` dead units at the end of the training."""
+    activations, problem = evidence.activations, evidence.problem
+    assert activations is not None and problem is not None
+    dead = [a for a in activations.last if a.dead > MANY and a.units > 1]
+    if not dead:
+        return None
+    worst = max(dead, key=lambda a: a.dead)
+    born = next((a.dead for a in activations.initial if a.key == worst.key), 0.0)
+    smaller = [change_learning_rate(problem, problem.optimizer.lr / 10)] if problem.optimizer and born < MANY else []
+    return Suspicion(
+        cause="dead-units",
+        strength=min(0.95, 0.4 + 0.6 * worst.dead),
+        where=worst.where,
+        summary=f"{worst.dead:.0%} of the units of {worst.where} output 0 on every sample"
+        + (", already at the start" if born > MANY else "")
+        + ": no gradient reaches their weights.",
+        evidence=(*_figures(worst, born), Figure("layers with many dead units", float(len(dead)))),
+        remedies=(
+            leaky(problem, tuple(a.key for a in activations.last if a.kind == "relu")),
+            reinitialize(problem),
+            *smaller,
+        ),
+    )
+
+
+def _figures(worst: Activation, born: float) -> tuple[Figure, ...]:
+    return (
+        Figure("dead units", worst.dead, samples=worst.samples),
+        Figure("dead units at the start", born, samples=worst.samples),
+    )
+
+
+RULE = Rule(
+    cause="dead-units",
+    lesson="A ReLU whose input is negative on every sample outputs 0 and passes no gradient back, so its weights stay "
+    "as they are for ever. Too large a step, or a start with shifted biases, kills units by the layer.",
+    told_by="More than 40 % of a layer's units output exactly 0 on every sample seen.",
+    cures="A leaky activation, a sound (He) initialization, a smaller learning rate.",
+    needs=("activations",),
+    judge=judge,
+)

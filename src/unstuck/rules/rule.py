@@ -1,0 +1,40 @@
+"""What a rule is: a lesson, how the cause is told, what cures it, and a pure function from Evidence to a Suspicion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from unstuck.evidence import Evidence
+from unstuck.records import Figure
+from unstuck.remedies.remedy import Remedy
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """A cause with its evidence, before the race has spoken.
+
+    strength   in [0, 1], how sure the rule is by itself: it decides who races, not the final rank
+    fault      True: wrong whatever the result (a call that cannot be meant so). False: a matter of degree, which is a
+               problem only if changing it is seen to help
+    """
+
+    cause: str
+    strength: float
+    where: str
+    summary: str
+    evidence: tuple[Figure, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    fault: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One cause. `needs` names the fields of Evidence that must be there for `judge` to be asked."""
+
+    cause: str
+    lesson: str
+    told_by: str
+    cures: str
+    needs: tuple[str, ...]
+    judge: Callable[[Evidence], Suspicion | None]

@@ -1,0 +1,143 @@
+"""From suspicions and what the race measured to ranked findings, a headline and key figures.
+
+A *fault* (a call that cannot be meant so) is a problem unless the race shows that mending it changes nothing in a
+training that came far. A matter of *degree* is a problem only where changing it was seen to help a training that fell
+short. Rank: faults before degrees, cured before helped before untried, then by the effect measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from unstuck.evidence import Evidence
+from unstuck.race.race import Race
+from unstuck.records import Figure, Finding, Outcome, Severity, Verdict
+from unstuck.remedies.remedy import Remedy
+from unstuck.rules.rule import Suspicion
+
+SOUND = 0.9
+"""A training that learnt this share of what lies above chance is sound: what still could be better is a note."""
+
+MOST_PROBLEMS = 3
+
+RANK: dict[Outcome, int] = {"cured": 0, "helped": 1, "not-tried": 2, "undecided": 3, "no-effect": 4, "worse": 5}
+
+
+def settle(evidence: Evidence, suspicions: Sequence[Suspicion], race: Race | None, cure: bool) -> tuple[Finding, ...]:
+    """The findings in rank order, at most three of them problems."""
+    found = [_finding(evidence, s, race, cure) for s in suspicions]
+    kept = [(f, s) for f, s in zip(found, suspicions, strict=True) if f is not None]
+    kept.sort(key=lambda pair: _order(*pair))
+    findings: list[Finding] = []
+    for finding, _ in kept:
+        crowded = sum(f.severity == "problem" for f in findings) >= MOST_PROBLEMS
+        if crowded and finding.severity == "problem":
+            finding = _with_severity(finding, "warning")
+        findings.append(finding)
+    return tuple(findings)
+
+
+def sound(evidence: Evidence) -> bool:
+    """True if the training came close to what can be reached, on the data it trained on."""
+    level = evidence.level
+    return level is not None and math.isfinite(level.learnt) and level.learnt >= SOUND
+
+
+def _finding(evidence: Evidence, suspicion: Suspicion, race: Race | None, cure: bool) -> Finding | None:
+    remedy, verdict = _best(suspicion, race)
+    severity = _severity(evidence, suspicion, verdict, cure)
+    if severity is None:
+        return None
+    return Finding(
+        cause=suspicion.cause,
+        severity=severity,
+        strength=round(suspicion.strength, 3),
+        where=suspicion.where,
+        summary=suspicion.summary,
+        evidence=suspicion.evidence,
+        remedy=remedy.line if remedy else None,
+        verdict=verdict,
+    )
+
+
+def _best(suspicion: Suspicion, race: Race | None) -> tuple[Remedy | None, Verdict]:
+    """The suspicion's remedy that did best in the race, and its verdict."""
+    tried = [
+        (r, race.verdicts[f"{suspicion.cause}:{r.id}"])
+        for r in suspicion.remedies
+        if race is not None and f"{suspicion.cause}:{r.id}" in race.verdicts
+    ]
+    if not tried:
+        return (suspicion.remedies[0] if suspicion.remedies else None), Verdict()
+    return min(tried, key=lambda pair: (RANK[pair[1].outcome], -effect(pair[1])))
+
+
+def effect(verdict: Verdict) -> float:
+    """Remedied minus control; 0 where either is unknown."""
+    if verdict.control is None or verdict.remedied is None:
+        return 0.0
+    return verdict.remedied - verdict.control
+
+
+def _severity(evidence: Evidence, suspicion: Suspicion, verdict: Verdict, cure: bool) -> Severity | None:
+    fine = sound(evidence)
+    if suspicion.fault:
+        return "warning" if fine and verdict.outcome in {"no-effect", "worse"} else "problem"
+    if verdict.outcome in {"cured", "helped"}:
+        return "note" if fine else "problem"
+    if verdict.outcome == "not-tried" and not fine:
+        return "problem" if suspicion.strength >= 0.8 and not cure else "warning"
+    if verdict.outcome == "undecided" and not fine:
+        return "warning"
+    return None
+
+
+def _order(finding: Finding, suspicion: Suspicion) -> tuple[int, bool, int, float]:
+    severity = ("problem", "warning", "note").index(finding.severity)
+    return severity, not suspicion.fault, RANK[finding.verdict.outcome], -effect(finding.verdict) * finding.strength
+
+
+def _with_severity(finding: Finding, severity: Severity) -> Finding:
+    fields = {name: getattr(finding, name) for name in finding.__struct_fields__}
+    return Finding(**{**fields, "severity": severity})
+
+
+def headline(evidence: Evidence, findings: Sequence[Finding]) -> str:
+    """One sentence a person understands."""
+    problems = [f for f in findings if f.severity == "problem"]
+    if problems:
+        return problems[0].summary
+    level = evidence.level
+    if evidence.problem is None:
+        return "No training could be examined; what was looked for, and what is missing, stands below."
+    if level is None:
+        return "Nothing wrong was found in what could be measured."
+    if sound(evidence):
+        reached = f"{level.metric} {level.train.value:.3g}, where a constant prediction gets {level.chance:.3g}"
+        return f"This training is healthy: {reached}."
+    return (
+        f"No cause was found that explains a {level.metric} of {level.train.value:.3g} "
+        f"(a constant prediction gets {level.chance:.3g})."
+    )
+
+
+def key_figures(evidence: Evidence) -> tuple[Figure, ...]:
+    """The figures that say how the training stands."""
+    level, history = evidence.level, evidence.history
+    figures = []
+    if level is not None:
+        figures.append(Figure(f"train {level.metric}", level.train.value, samples=level.train.samples))
+        if level.held_out is not None:
+            figures.append(
+                Figure(
+                    f"{level.metric} on other recorded batches", level.held_out.value, samples=level.held_out.samples
+                )
+            )
+        figures.append(Figure(f"{level.metric} of a constant prediction", level.chance))
+    if history is not None:
+        figures += [
+            Figure("loss at the start", history.first),
+            Figure("loss at the end", history.last, error=history.noise),
+        ]
+    return tuple(figures)

@@ -1,0 +1,130 @@
+"""Two reports as a diagnosis would write them, and a browser to open their pages in."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from unstuck.records import Chart, Cost, Curve, Figure, Finding, RemedyLine, Report, Skipped, Verdict
+
+STEPS = tuple(float(step) for step in range(0, 301, 10))
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=5000",
+)
+
+
+class Seen(NamedTuple):
+    """What a browser made of a page: its elements after all scripts ran, and what it wrote to its console."""
+
+    dom: str
+    console: list[str]
+
+
+@pytest.fixture
+def sick() -> Report:
+    return Report(
+        healthy=False,
+        headline="The network cannot learn: its softmax is applied twice, so the loss stays above 1.46.",
+        target="train.py --epochs 3",
+        findings=(
+            Finding(
+                "softmax-applied-twice",
+                "problem",
+                0.97,
+                "5 (Softmax), loss at train.py:31",
+                "CrossEntropyLoss expects logits and applies softmax itself, but the model already ends in one.",
+                (
+                    Figure("sum of each output row", 1.0, error=1e-7, samples=640),
+                    Figure("lowest loss this can reach", 1.461),
+                    Figure("loss now", 1.7532, error=0.0042, samples=640),
+                    Figure("gradient lost at the output", 87.2, "%", 1.3, 640),
+                    Figure("a fifth figure", 5.0),
+                ),
+                RemedyLine("drop-softmax", "Leave out the softmax.", "model = nn.Sequential(*list(model)[:-1])"),
+                Verdict("cured", "train accuracy", 0.31, 0.94, (0.60, 0.66), 400, 3),
+            ),
+            Finding(
+                "dead-units",
+                "problem",
+                0.55,
+                "1 (ReLU)",
+                "Four of five units output 0 for every sample, so they get no gradient.",
+                (Figure("dead units", 81, "%", samples=640),),
+                RemedyLine("leaky-relu", "Use a leaky ReLU.", "nn.LeakyReLU(0.01)"),
+                Verdict(why="the budget of 60 s was used"),
+            ),
+            Finding("unscaled-inputs", "warning", 0.4, "input", "The inputs run from 0 to 16."),
+        ),
+        figures=(Figure("training loss", 1.7532, error=0.0042, samples=640),),
+        skipped=(Skipped("range of learning rates", "no time left"), Skipped("linear reference", "no time left")),
+        cost=Cost(0.013, 21.0, 33.1),
+        charts=(_loss(), _layers(), _groups(), _race()),
+    )
+
+
+@pytest.fixture
+def healthy() -> Report:
+    return Report(
+        headline="This training is healthy: the loss falls steadily.",
+        target="digits.py",
+        figures=(Figure("train accuracy", 0.971, error=0.004, samples=1797), Figure("a linear model reaches", 0.953)),
+        cost=Cost(0.004, 12.2),
+    )
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[[str], Seen]:
+    """Opens a page in headless Chromium, without a network."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs Chromium to open the page: apt-get install chromium")
+
+    def browse(page: str) -> Seen:
+        path = tmp_path / "page.html"
+        path.write_text(page, encoding="utf-8")
+        call = [chromium, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True)
+        return Seen(done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line])
+
+    return browse
+
+
+def _loss() -> Chart:
+    falling = tuple(2.3 * math.exp(-step / 400) for step in STEPS)
+    levels = (Figure("chance predicts", 2.303), Figure("always the mean", 2.301))
+    return Chart("Training loss", "step", "loss", (Curve("loss", STEPS, falling),), levels)
+
+
+def _layers() -> Chart:
+    norms = {"0 (Linear)": 0.0, "2 (Linear)": 3.2e-4, "4 (Linear)": 0.041}
+    bars = tuple(Curve(name, (0.0,), (norm,)) for name, norm in norms.items())
+    return Chart("Gradient norm per layer", "layer", "gradient norm", bars, bars=True, log_y=True)
+
+
+def _groups() -> Chart:
+    first, last = Curve("first step", (0.0, 1.0), (0.1, 0.7)), Curve("last step", (0.0, 1.0), (0.2, None))
+    return Chart("Activations per layer", "layer", "share of dead units", (first, last), bars=True)
+
+
+def _race() -> Chart:
+    def lane(name: str, top: float) -> Curve:
+        y = tuple(top * (1 - math.exp(-step / 60)) for step in STEPS)
+        return Curve(name, STEPS, y, tuple(v - 0.02 for v in y), tuple(v + 0.02 for v in y))
+
+    lanes = (lane("as it is", 0.31), lane("placebo", 0.32), lane("without the second softmax", 0.94))
+    return Chart("Race", "step", "train accuracy", lanes, note="Bands are 95 % intervals over 3 seeds.")
