@@ -2,7 +2,7 @@
 
 A batch of a tape is a tuple of leaves. Where every leaf has `k·B` rows for a batch of B samples (inputs [B, …], token
 targets flattened to [B·T]), samples can be gathered, split, shuffled and batched anew. Leaves of any other shape are
-constants that every batch shares (class weights, a scale).
+constants that every batch shares (class weights, a scale); positions 0 … B-1 (as in `p[arange(B), y]`) are made anew.
 
     rows = Rows.of([(x1, y1), (x2, y2)], batch=32)
     rows.batches(torch.randperm(len(rows)), size=32)
@@ -30,25 +30,22 @@ class Rows:
     @classmethod
     def of(cls, batches: Sequence[Sequence[Any]], batch: int, ordered: bool = False) -> Rows | None:
         """Rows of recorded batches; None where no leaf has a multiple of its batch's samples as first dimension."""
-        folds = tuple(_fold(leaf, batch) for leaf in batches[0])
-        if not any(folds) or batch < 1:
+        folds = tuple(_fold([b[place] for b in batches], batch) for place in range(len(batches[0])))
+        if not any(fold > 0 for fold in folds) or batch < 1:
             return None
         usable = [b for b in batches if _fits(b, batches[0], folds)]
         columns = tuple(
-            torch.cat([_unfolded(b[i], fold) for b in usable]) if fold else batches[0][i]
+            torch.cat([_unfolded(b[i], fold) for b in usable]) if fold > 0 else batches[0][i]
             for i, fold in enumerate(folds)
         )
         return cls(columns, folds, batch, ordered)
 
     def __len__(self) -> int:
-        return next(len(column) for column, fold in zip(self.columns, self.folds, strict=True) if fold)
+        return next(len(column) for column, fold in zip(self.columns, self.folds, strict=True) if fold > 0)
 
     def fetch(self, indices: Tensor) -> tuple[Any, ...]:
         """The batch of these samples."""
-        return tuple(
-            (column[indices].flatten(0, 1) if fold > 1 else column[indices]) if fold else column
-            for column, fold in zip(self.columns, self.folds, strict=True)
-        )
+        return tuple(_fetched(column, fold, indices) for column, fold in zip(self.columns, self.folds, strict=True))
 
     def batches(self, order: Tensor, size: int = 0) -> tuple[tuple[Any, ...], ...]:
         """Batches of `size` samples (as recorded where 0) in this order; a ragged rest is dropped if others exist."""
@@ -64,16 +61,33 @@ class Rows:
         return (rest.sort().values if self.ordered else rest), mixed[:held]
 
 
-def _fold(leaf: Any, batch: int) -> int:
+POSITIONS = -1
+
+
+def _fetched(column: Any, fold: int, indices: Tensor) -> Any:
+    if fold == POSITIONS:
+        return torch.arange(len(indices), device=column.device)
+    if fold == 0:
+        return column
+    return column[indices].flatten(0, 1) if fold > 1 else column[indices]
+
+
+def _fold(leaves: Sequence[Any], batch: int) -> int:
+    """How many rows a sample has in the leaf at one place of the batches; 0: a constant, `POSITIONS`: 0 … B-1."""
+    leaf = leaves[0]
     if not isinstance(leaf, Tensor) or leaf.dim() == 0 or batch < 1 or leaf.shape[0] % batch:
         return 0
-    return int(leaf.shape[0] // batch)
+    return POSITIONS if all(_counts_up(other) for other in leaves) else int(leaf.shape[0] // batch)
+
+
+def _counts_up(leaf: Tensor) -> bool:
+    return leaf.dim() == 1 and leaf.dtype == torch.int64 and bool((leaf.cpu() == torch.arange(len(leaf))).all())
 
 
 def _fits(batch: Sequence[Any], first: Sequence[Any], folds: Sequence[int]) -> bool:
     """Leaves agree on the number of samples, and with the first batch on everything but that."""
-    sizes = {leaf.shape[0] / fold for leaf, fold in zip(batch, folds, strict=True) if fold}
-    same = all(a.shape[1:] == b.shape[1:] for a, b, fold in zip(batch, first, folds, strict=True) if fold)
+    sizes = {leaf.shape[0] / fold for leaf, fold in zip(batch, folds, strict=True) if fold > 0}
+    same = all(a.shape[1:] == b.shape[1:] for a, b, fold in zip(batch, first, folds, strict=True) if fold > 0)
     return same and len(sizes) == 1 and next(iter(sizes)).is_integer()
 
 

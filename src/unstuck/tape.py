@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -45,21 +46,19 @@ def name_of(function: Any) -> str:
 
 def site(depth: int = 2) -> str:
     """`file:line` of the nearest caller outside torch and this package ('' where there is none)."""
-    frame = sys._getframe(depth)
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
-        path = frame.f_code.co_filename
-        if not _INTERNAL(path):
+        path, name = frame.f_code.co_filename, frame.f_code.co_name
+        if not path.startswith(INTERNAL):
             return f"{path}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        if path == __file__ and name == "run":
+            return str(frame.f_locals["self"].site)  # a replay: the line that the step was recorded at
+        frame = frame.f_back
     return ""
 
 
-_TORCH = torch.__path__[0]
-_OURS = __file__.rsplit("/", 1)[0]
-
-
-def _INTERNAL(path: str) -> bool:
-    return path.startswith((_TORCH, _OURS, "<frozen", "<string"))
+INTERNAL = (torch.__path__[0], __file__.rsplit("/", 1)[0], "<frozen", "<string")
+"""Files whose frames are not the user's: torch's and ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +265,7 @@ def _collect(
             continue
         for number in linked.reads(index):
             tensor = linked.tensors[number]
-            if number in alive:
+            if number in alive or _made_here_and_changed(linked, number):
                 needed.add(number)
             elif id(tensor) in names:
                 parameters[number] = names[id(tensor)]
@@ -275,6 +274,11 @@ def _collect(
                 leaves.append(number)
         steps.append(_step(linked, index, owner))
     return steps[::-1], sorted(leaves), parameters
+
+
+def _made_here_and_changed(linked: Linked, number: int) -> bool:
+    """A tensor such as `total = torch.zeros(2)` that is added to in place: its first value must be made again."""
+    return number in linked.producer and linked.final[id(linked.tensors[number])] != number
 
 
 def _step(linked: Linked, index: int, owner: Mapping[int, str]) -> Step:

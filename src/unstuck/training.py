@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from unstuck.criterion import Score, score
-from unstuck.problem import Batch, Problem, sandbox
+from unstuck.problem import Batch, Loop, Problem, sandbox
 
 EXCHANGE_TOLERANCE = 0.5
 """Mixing may move the initial loss by this share of itself: fresh random starts differ by so much, while a pretrained
@@ -73,7 +73,7 @@ class Training:
         self.steps += 1
         if self.optimizer is None or not loop.stepping or self.diverged:
             return
-        self._clip()
+        clip(self.model, loop)
         self._schedule()
         self.optimizer.step()
         if loop.uncleared < 0.5:
@@ -87,15 +87,6 @@ class Training:
             self._order = list(range(count)) if ordered else torch.randperm(count, generator=self._generator).tolist()
         return tuple(data[self._order.pop(0)])
 
-    def _clip(self) -> None:
-        if self.problem.loop.clip is None:
-            return
-        kind, bound = self.problem.loop.clip
-        if kind == "norm":
-            nn.utils.clip_grad_norm_(self.model.parameters(), bound)
-        else:
-            nn.utils.clip_grad_value_(self.model.parameters(), bound)
-
     def _schedule(self) -> None:
         """Learning rates follow the recorded course, as factors of the recipe's."""
         factors = self.problem.loop.schedule
@@ -104,6 +95,18 @@ class Training:
         factor = factors[min(self.steps - 1, len(factors) - 1)]
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
             group["lr"] = base * factor
+
+
+def clip(model: nn.Module, loop: Loop) -> None:
+    """Clip the gradients as the loop does; where it clips scaled ones, the bound is smaller by the scale."""
+    if loop.clip is None:
+        return
+    kind, bound = loop.clip
+    bound /= loop.loss_scale if loop.clip_before_unscale else 1.0
+    if kind == "norm":
+        nn.utils.clip_grad_norm_(model.parameters(), bound)
+    else:
+        nn.utils.clip_grad_value_(model.parameters(), bound)
 
 
 def mix_entries(model: nn.Module, seed: int) -> None:

@@ -54,7 +54,8 @@ def _ordered(form: Form) -> bool:
         return False
     if isinstance(origin.loader, DataLoader) and _touches_loader(origin):
         return isinstance(getattr(origin.loader, "sampler", None), SequentialSampler)
-    picks = [pick for _, _, pick in _selections(origin)]
+    size = _samples(form)
+    picks = [pick for n, _, pick in _selections(origin) if len(origin.linked.tensors[n]) == size]
     return bool(picks) and all(_consecutive(pick) for pick in picks)
 
 

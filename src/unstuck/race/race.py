@@ -134,12 +134,13 @@ def _train(lane: Lane, seed: int, mix: bool, steps: int, deadline: float, start_
 
 
 def _level(score: Score, diverged: bool, start_loss: float) -> float:
-    """A score on a scale where 0 is nothing learnt; below −1, not finite and diverged count as −1.
+    """A score with a lowest value (accuracy 0, else −1) that what is not finite or diverged counts as.
 
     Where neither accuracy nor R² is known it is the share of the control's initial loss that is gone.
     """
+    lowest = 0.0 if score.metric == "accuracy" else -1.0
     value = 1 - score.loss / start_loss if score.metric == "negative loss" and start_loss else score.value
-    return max(value, -1.0) if math.isfinite(value) and not diverged else -1.0
+    return max(value, lowest) if math.isfinite(value) and not diverged else lowest
 
 
 def _promising(lanes: Sequence[Lane], tracks: dict[tuple[str, int], Track]) -> list[Lane]:
@@ -174,9 +175,9 @@ def _settle(
             why = next((t.error for (name, _), t in tracks.items() if name == lane.name and t.error), "out of time")
             verdicts[lane.name] = Verdict(why=why)
             continue
-        final = [max(_final(ours[s], lane.on), -1.0) for s in shared]
-        control = [max(_final(base[s], lane.on), -1.0) for s in shared]
-        placebo = [max(_final(calm[s], lane.on), -1.0) for s in shared if s in calm]
+        final = [_final(ours[s], lane.on) for s in shared]
+        control = [_final(base[s], lane.on) for s in shared]
+        placebo = [_final(calm[s], lane.on) for s in shared if s in calm]
         reach = max(best, max(final)) if math.isfinite(best) else max(final)
         verdicts[lane.name] = judge(metric, control, final, placebo, reach, steps, ours[shared[0]].samples)
     base_scores = [_final(t, "held-out") for (name, _), t in tracks.items() if name == "control" and t.held_out]

@@ -5,8 +5,8 @@ variance pooled over the lane's and the placebo's differences, at 95 %:
 
     d̄ ± t(df) · s_pooled / √S,    df = degrees of freedom of the pool
 
-and the binomial (accuracy) error of the scored samples added in quadrature. An effect counts when its interval
-excludes zero and it is larger than `MATERIAL` and than the placebo's.
+and for accuracies McNemar's sampling error of the scored samples added in quadrature. An effect counts when its
+interval excludes zero and it is larger than `MATERIAL` and than the placebo's.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def _half_width(
         spread = float(student.ppf(0.975, freedom)) * math.sqrt(variance / len(ours))
     sampling = 0.0
     if metric.endswith("accuracy") and samples:
-        p, q = float(np.mean(control)), float(np.mean(remedied))
-        # Both lanes are scored on the same samples: the variance of a paired difference is at most the disagreement's.
-        sampling = 1.96 * math.sqrt(min(abs(p - q) + 2 * min(p * (1 - p), q * (1 - q)), 1.0) / samples)
+        # Both lanes are scored on the same samples: (b + c) / n² is McNemar's variance, and b + c ≥ n·|p − q|; what
+        # the lanes disagree on beyond that shows in the spread over seeds.
+        sampling = 1.96 * math.sqrt(min(abs(float(np.mean(control) - np.mean(remedied))), 1.0) / samples)
     single = 0.0 if freedom else MATERIAL
     return math.hypot(spread, sampling) + single
 

@@ -1,0 +1,102 @@
+"""Verdicts: right on known effects, silent on none; the race finds a cure that is known and stops in time."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from unstuck.criterion import find
+from unstuck.problem import Problem
+from unstuck.race import race
+from unstuck.race.verdict import judge
+from unstuck.remedies.learning_rate import change_learning_rate
+from unstuck.remedies.remedy import Remedy
+from unstuck.trace import trace
+
+
+@pytest.mark.parametrize(
+    ("control", "remedied", "outcome"),
+    [
+        ([0.10, 0.11, 0.10], [0.95, 0.94, 0.95], "cured"),
+        ([0.50, 0.51, 0.50], [0.62, 0.61, 0.62], "helped"),
+        ([0.90, 0.91, 0.90], [0.90, 0.91, 0.90], "no-effect"),
+        ([0.90, 0.91, 0.90], [0.30, 0.31, 0.30], "worse"),
+        ([0.50, 0.70, 0.60], [0.75, 0.60, 0.72], "undecided"),
+    ],
+)
+def test_verdicts(control, remedied, outcome):
+    placebo = [c + d for c, d in zip(control, (0.004, -0.003, 0.001), strict=True)]
+    assert judge("train accuracy", control, remedied, placebo, 0.97, 300, 2000).outcome == outcome
+
+
+def test_no_effect_is_called_an_effect_in_at_most_one_case_in_twenty():
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(400):
+        control, lane, placebo = rng.normal(0.7, 0.04, (3, 3))
+        verdict = judge("held-out R²", control, lane, placebo, 0.95, 100, 1000)
+        wrong += verdict.outcome in {"cured", "helped", "worse"}
+    assert wrong / 400 <= 0.06
+
+
+def test_without_a_shared_seed_nothing_is_said():
+    assert judge("train accuracy", [], [], [], 1.0, 10, 10).outcome == "not-tried"
+
+
+def stuck(lr=50.0, steps=120):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(640, 8, generator=generator)
+    y = (x[:, :2].sum(1) > 0).long()
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    data = list(zip(x.split(32), y.split(32), strict=True))
+    made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.SGD(model.parameters(), lr=lr))
+    made = replace(made, loop=replace(made.loop, steps=steps))
+    return replace(made, criterion=find(trace(made, made.twin(), made.data[0])))
+
+
+def test_a_known_cure_is_proved():
+    problem = stuck()
+    lanes, refused = race.enter(problem, [("lr", change_learning_rate(problem, 0.3))])
+    result = race.run(lanes, 0.0, 15)
+    assert not refused
+    assert result.verdicts["lr"].outcome == "cured"
+    assert result.verdicts["lr"].seeds == 3
+    assert {curve.name for curve in result.curves} == {"control", "placebo", "lr"}
+
+
+def test_a_remedy_that_does_nothing_is_not_called_a_cure():
+    problem = stuck(lr=0.3)
+    lanes, _ = race.enter(problem, [("nothing", Remedy("nothing", "", "", lambda p: p))])
+    assert race.run(lanes, 0.0, 15).verdicts["nothing"].outcome == "no-effect"
+
+
+def test_a_remedy_that_cannot_be_applied_is_left_out_with_the_reason():
+    def refuse(problem):
+        raise ValueError("no such layer")
+
+    lanes, refused = race.enter(stuck(), [("odd", Remedy("odd", "", "", refuse))])
+    assert [lane.name for lane in lanes] == ["control", "placebo"]
+    assert "no such layer" in refused["odd"]
+
+
+def test_a_lane_whose_model_raises_leaves_the_others():
+    def broken(problem):
+        return replace(problem, model=nn.Linear(3, 2))
+
+    problem = stuck()
+    lanes, _ = race.enter(problem, [("bad", Remedy("bad", "", "", broken)), ("lr", change_learning_rate(problem, 0.3))])
+    result = race.run(lanes, 0.0, 15)
+    assert result.verdicts["bad"].outcome == "not-tried"
+    assert "RuntimeError" in result.verdicts["bad"].why
+    assert result.verdicts["lr"].outcome == "cured"
+
+
+def test_the_budget_is_kept():
+    problem = stuck(steps=100_000)
+    lanes, _ = race.enter(problem, [("lr", change_learning_rate(problem, 0.3))])
+    start = time.perf_counter()
+    race.run(lanes, 0.0, 2.0)
+    assert time.perf_counter() - start < 8

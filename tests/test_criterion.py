@@ -1,0 +1,84 @@
+"""The criterion is found by what it does, and scores agree with scikit-learn's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import accuracy_score, r2_score
+from torch import nn
+
+from unstuck.criterion import find, hit, score
+from unstuck.problem import Criterion, Problem
+from unstuck.trace import trace
+
+CLASSES = torch.tensor([0, 2, 1, 1, 0, 2])
+ONEHOT = F.one_hot(CLASSES, 3).float()
+VALUES = torch.randn(6, generator=torch.Generator().manual_seed(3))
+BITS = torch.tensor([0.0, 1, 1, 0, 1, 0])
+
+LOSSES = [
+    ("cross_entropy", "classes", 3, CLASSES, F.cross_entropy),
+    ("cross_entropy", "onehot", 3, ONEHOT, F.cross_entropy),
+    ("nll", "classes", 3, CLASSES, lambda o, t: F.nll_loss(F.log_softmax(o, 1), t)),
+    ("nll", "classes", 3, CLASSES, lambda o, t: -F.log_softmax(o, 1)[torch.arange(len(t)), t].mean()),
+    ("nll", "classes", 3, CLASSES, lambda o, t: -F.log_softmax(o, 1).gather(1, t[:, None]).mean()),
+    ("nll_probabilities", "classes", 3, CLASSES, lambda o, t: -F.softmax(o, 1)[torch.arange(len(t)), t].log().mean()),
+    ("bce_logits", "binary", 1, BITS[:, None], F.binary_cross_entropy_with_logits),
+    ("bce", "binary", 1, BITS[:, None], lambda o, t: F.binary_cross_entropy(o.sigmoid(), t)),
+    ("mse", "regression", 1, VALUES[:, None], F.mse_loss),
+    ("mse", "onehot", 3, ONEHOT, lambda o, t: F.mse_loss(o.softmax(1), t)),
+    ("mse", "regression", 1, VALUES, lambda o, t: ((o.squeeze(1) - t) ** 2).mean()),
+    ("mse", "regression", 1, VALUES, lambda o, t: (t - o.squeeze(1)).square().mean()),
+    ("l1", "regression", 1, VALUES, lambda o, t: (o.squeeze(1) - t).abs().mean()),
+    ("smooth_l1", "regression", 1, VALUES[:, None], F.smooth_l1_loss),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "task", "width", "target", "loss"), LOSSES)
+def test_the_loss_is_named(kind, task, width, target, loss):
+    problem = Problem(nn.Linear(4, width), loss, [(torch.randn(6, 4), target)])
+    found = find(trace(problem, problem.twin(), problem.data[0]))
+    assert (found.kind, found.task) == (kind, task)
+
+
+@pytest.mark.parametrize(("kind", "task", "width", "target", "loss"), LOSSES)
+def test_output_and_target_are_told_apart(kind, task, width, target, loss):
+    problem = Problem(nn.Linear(4, width), loss, [(torch.randn(6, 4), target)])
+    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    result = problem.evaluate(problem.twin(), problem.data[0])
+    assert result.output.requires_grad
+    assert torch.equal(result.target.flatten(), target.flatten())
+
+
+def test_a_loss_of_no_known_form_is_unknown():
+    problem = Problem(nn.Linear(4, 2), lambda o, t: o.exp().mean(), [(torch.randn(6, 4), VALUES)])
+    assert find(trace(problem, problem.twin(), problem.data[0])).kind == "unknown"
+
+
+def test_accuracy_is_scikit_learns():
+    problem = Problem(nn.Linear(4, 3), F.cross_entropy, [(torch.randn(6, 4), CLASSES) for _ in range(3)])
+    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    model = problem.twin()
+    with torch.no_grad():
+        guesses = np.concatenate([model(x).argmax(1).numpy() for x, _ in problem.data])
+    wanted = accuracy_score(np.tile(CLASSES.numpy(), len(problem.data)), guesses)
+    assert score(problem, model, problem.data).value == pytest.approx(wanted)
+
+
+def test_r2_is_scikit_learns_with_a_mean_for_each_column():
+    targets = torch.randn(6, 2) + torch.tensor([0.0, 10.0])
+    problem = Problem(nn.Linear(4, 2), F.mse_loss, [(torch.randn(6, 4), targets)])
+    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    model = problem.twin()
+    x, y = problem.data[0]
+    with torch.no_grad():
+        output = model(x)
+    wanted = r2_score(y.numpy(), output.numpy(), multioutput="variance_weighted")
+    assert score(problem, model, problem.data).value == pytest.approx(wanted, rel=1e-5)
+
+
+def test_ignored_targets_do_not_count():
+    right = hit(Criterion("cross_entropy", "classes"), torch.eye(3), torch.tensor([0, -100, 1]))
+    assert right.tolist() == [True, False]
