@@ -134,5 +134,6 @@ class watch:
 
     def report(self, budget_s: float = 60.0, cure: bool = True) -> Report:
         """Examine what was seen so far (inside the block or after it). The live training is not touched."""
-        captured = assemble(self._watch)
-        return judge(captured, captured.skipped, "watch", budget_s, cure)
+        with self._watch.suspended():
+            captured = assemble(self._watch)
+            return judge(captured, captured.skipped, "watch", budget_s, cure)

@@ -13,6 +13,8 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +106,7 @@ class Watch:
         self.limit = steps
         self.stop_on_nonfinite = stop_on_nonfinite
         self.why_stopped = ""
+        self._stack: ExitStack | None = None
         self._recorder: Recorder | None = None
         self._opaque = False
         self._global: Any = None
@@ -127,8 +130,28 @@ class Watch:
     def __exit__(self, *exception: Any) -> None:
         self._stop_recording()
         self._disarm()
+        assert self._stack is not None
         self._stack.close()
+        self._stack = None
         self.meter.end()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Nothing is watched, and the training's clock stands still, while an examination runs inside the block."""
+        if self._stack is None:
+            yield
+            return
+        start = time.perf_counter()
+        self._stop_recording()
+        self._disarm()
+        self._stack.close()
+        try:
+            yield
+        finally:
+            self._stack = install(self)
+            self._arm()
+            if self.meter.began is not None:
+                self.meter.began += time.perf_counter() - start
 
     # --- what the wraps report -------------------------------------------------------------------------------------
 

@@ -1,0 +1,56 @@
+"""Contracts over the whole: examining a live training leaves it bit-identical; a remedy is the code it says."""
+
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tests.capture.test_watch import data, fingerprint, network
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import unstuck
+
+
+def train(epochs=4, examine_after=None):
+    """BatchNorm, dropout, a shuffled loader and Adam, examined by every probe and a race in the middle."""
+    random.seed(0), np.random.seed(0)
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    loader = DataLoader(TensorDataset(*data()), batch_size=16, shuffle=True)
+    losses, report, step = [], None, 0
+    with unstuck.watch(model, optimizer, share=10.0) as watch:
+        for _ in range(epochs):
+            for x, y in loader:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+                step += 1
+                if step == examine_after:
+                    report = watch.report(budget_s=12)
+    return (model, optimizer, losses), report
+
+
+def test_a_training_interrupted_by_all_probes_ends_bit_identical():
+    plain, _ = train()
+    plain = fingerprint(*plain)
+    examined, report = train(examine_after=10)
+    assert fingerprint(*examined) == plain
+    assert report.cost.race_s > 0 or report.healthy
+    assert report.cost.examine_s > 0
+
+
+def test_watching_goes_on_after_a_report_and_does_not_see_the_examination():
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with unstuck.watch(model, optimizer, share=10.0) as watch:
+        for step in range(12):
+            optimizer.zero_grad()
+            F.cross_entropy(model(torch.randn(16, 4)), torch.randint(0, 3, (16,))).backward()
+            optimizer.step()
+            if step == 5:
+                watch.report(budget_s=5, cure=False)
+    assert watch._watch.seen.backwards == 12
+    assert sum(watch._watch.seen.steps.values()) == 12
