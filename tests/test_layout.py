@@ -1,10 +1,10 @@
 """Contract 7: imports go one way. And torch is imported only by the commands that need it."""
 
 import ast
+import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,19 +16,28 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unstuck"
 ORDER = (
     "errors",
     "records",
+    "progress",
     "tape",
-    "criterion",
+    "rows",
     "problem",
+    "trace",
+    "criterion",
+    "training",
     "linalg",
     "curvature",
     "optim",
     "probes",
+    "evidence",
     "remedies",
     "rules",
+    "explain",
     "race",
+    "charts",
+    "settle",
     "diagnose",
     "report",
     "capture",
+    "run",
     "scale",
     "store",
     "lecture",
@@ -115,14 +124,15 @@ def test_the_check_itself(line: str, wrong: bool) -> None:
 
 
 def help_seconds() -> float:
-    start = time.perf_counter()
+    """CPU time: on a free machine that is the time a user waits, and on a busy one it stays so."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "unstuck", "--help"], check=True, capture_output=True)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_help_answers_within_400_ms() -> None:
-    medians = (statistics.median(help_seconds() for _ in range(5)) for _ in range(4))
-    assert any(median <= 0.4 for median in medians), "four times over: other load on the machine does not last"
+    assert statistics.median(help_seconds() for _ in range(5)) <= 0.4
 
 
 def test_help_imports_no_torch() -> None:

@@ -52,5 +52,9 @@ def test_positions_are_made_anew_for_every_batch():
     assert rows.fetch(torch.tensor([3, 1]))[1].tolist() == [0, 1]
 
 
+def test_batches_of_all_lengths_make_no_rows():
+    assert Rows.of([(torch.randn(4, length), torch.arange(4) + 1) for length in (3, 4, 5, 6)], 4) is None
+
+
 def test_leaves_without_a_sample_dimension_make_no_rows():
     assert Rows.of([(torch.tensor(1.0), torch.ones(3))], 2) is None

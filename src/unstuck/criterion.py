@@ -7,7 +7,7 @@ subtraction that is squared, the indexing that picks a log-probability, the prod
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ KINDS = {
 
 SQUARES = {"pow", "square", "__pow__"}
 ABSOLUTES = {"abs", "absolute"}
+LOGARITHMS = {"log", "log_softmax", "logsigmoid", "log10", "log2", "log1p"}
+PRODUCTS = {"mul", "__mul__", "__rmul__"}
+AVERAGES = {"neg", "__neg__", "mean", "sum", "rsub", "__rsub__"}
 
 
 def expects(kind: str) -> str:
@@ -69,6 +72,8 @@ def _by_hand(trace: Trace, call: Seen) -> Criterion | None:
         kind = "mse" if squared else "l1" if names & ABSOLUTES else None
     elif call.name in {"__getitem__", "gather"}:
         kind = _picked(trace, call)
+    elif call.name in PRODUCTS:
+        kind = "nll" if any(_is_log(trace, factor) for factor in call.args) else None
     else:
         kind = None
     if kind is None:
@@ -80,6 +85,8 @@ def _by_hand(trace: Trace, call: Seen) -> Criterion | None:
     output, target = (target, output) if flipped else (output, target)
     if not trace.lives(output) or trace.lives(target):
         return None
+    if call.name in PRODUCTS and not (output.shape == target.shape and _zero_one(target)):
+        return None  # log-probabilities times advantages or weights: no labels
     return Criterion(kind, _task(kind, output, target), call.key, call.site, handwritten=True, flipped=flipped)
 
 
@@ -91,23 +98,45 @@ def _picked(trace: Trace, call: Seen) -> str | None:
     output, target = operands(call.args, call.kwargs, call.name)
     if not isinstance(target, Tensor) or target.is_floating_point() or not trace.lives(output):
         return None
-    maker = trace.maker(output)
-    logs = {"log_softmax", "log"}
-    if maker is not None and (maker.name in logs or (maker.name == "sub" and _log_sum_exp(trace, maker))):
+    if _is_log(trace, output):
         return "nll"
-    return "nll_probabilities" if any(r.name == "log" for r in trace.readers(call)) else None
+    readers = trace.readers(call)
+    if any(reader.name in LOGARITHMS for reader in readers):
+        return "nll_probabilities"
+    maker = trace.maker(output)
+    # A probability picked by the label and averaged as it is: the logarithm was forgotten.
+    forgotten = maker is not None and maker.name == "softmax" and all(r.name in AVERAGES for r in readers)
+    return "nll" if forgotten else None
+
+
+def _is_log(trace: Trace, tensor: object) -> bool:
+    """True for log-probabilities: made by a logarithm, or as logits − logsumexp."""
+    maker = trace.maker(tensor) if trace.lives(tensor) else None
+    if maker is None:
+        return False
+    if maker.name in {"clamp", "clip", "neg", "__neg__"}:
+        return _is_log(trace, maker.args[0])
+    return maker.name in LOGARITHMS or (maker.name == "sub" and _log_sum_exp(trace, maker))
 
 
 def _log_sum_exp(trace: Trace, call: Seen) -> bool:
     return any(maker is not None and maker.name in {"logsumexp", "log"} for maker in map(trace.maker, call.args))
 
 
+def _zero_one(target: Tensor) -> bool:
+    return bool(((target == 0) | (target == 1)).all())
+
+
 def _task(kind: str, output: Tensor, target: Tensor) -> str:
     if kind in {"cross_entropy", "nll", "nll_probabilities", "multi_margin"}:
+        if target.shape == output.shape and _zero_one(target):
+            if output.dim() == 1 or output.shape[1] == 1:
+                return "binary"
+            return "onehot" if kind == "cross_entropy" or bool((target.sum(1) == 1).all()) else "multilabel"
         return "onehot" if target.is_floating_point() else "classes"
     if kind == "kl":
         return "onehot"
-    zero_one = bool(((target == 0) | (target == 1)).all())
+    zero_one = _zero_one(target)
     if not zero_one or torch.unique(target).numel() < 2:
         return "multilabel" if kind.startswith("bce") and zero_one else "regression"
     if target.dim() == 2 and target.shape[1] > 1:
@@ -154,11 +183,47 @@ def agreement(criterion: Criterion, outputs: list[Tensor], targets: list[Tensor]
         return "negative loss", float("nan"), 0
     if criterion.task == "regression":
         return _r2(outputs, targets)
-    hits, total = 0.0, 0
-    for output, target in zip(outputs, targets, strict=True):
-        right = hit(criterion, output, target)
-        hits, total = hits + float(right.sum()), total + right.numel()
-    return "accuracy", hits / max(total, 1), total
+    right = torch.cat([hit(criterion, o, t).flatten() for o, t in zip(outputs, targets, strict=True)]).double()
+    if criterion.balanced:
+        labels = torch.cat([labels_of(criterion.task, t) for t in targets])
+        if len(labels) == len(right):
+            return "balanced accuracy", *_recall(right, labels)
+    return "accuracy", float(right.mean()) if len(right) else 0.0, len(right)
+
+
+def _recall(right: Tensor, labels: Tensor) -> tuple[float, int]:
+    """Mean over the classes of the share of their samples that were hit, and the number of samples that an accuracy of
+    the same variance would rest on."""
+    count = torch.bincount(labels).double()
+    hits = torch.bincount(labels, right, len(count))
+    count, hits = count[count > 0], hits[count > 0]
+    return float((hits / count).mean()), int(len(count) ** 2 / (1 / count).sum())
+
+
+def labels_of(task: str, target: Tensor) -> Tensor:
+    """Class indices of a target, flat; ignored ones (negative) left out."""
+    if task == "onehot":
+        return target.argmax(1).flatten()
+    labels = target.flatten()
+    return labels[labels >= 0].long() if task == "classes" else (labels > 0.5).long()
+
+
+IMBALANCED = 0.8
+"""From this share of one class on the plain accuracy hardly tells a network that finds the others from one that does
+not: saying the majority everywhere gets four of five right (He and Garcia 2009 recommend recalls there)."""
+
+
+def weighed(problem: Problem, batches: int = 24) -> Problem:
+    """The problem, judged by balanced accuracy where one of its classes has more than `IMBALANCED` of the samples."""
+    if problem.criterion.task not in {"classes", "onehot", "binary"}:
+        return problem
+    model = problem.twin().eval()
+    with torch.no_grad():
+        targets = [problem.evaluate(model, batch).target for batch in problem.data[:batches]]
+    labels = torch.cat([labels_of(problem.criterion.task, t) for t in targets if t is not None])
+    shares = torch.bincount(labels) / max(len(labels), 1)
+    balanced = IMBALANCED < float(shares.max()) < 1 if len(shares) else False
+    return replace(problem, criterion=replace(problem.criterion, balanced=balanced)) if balanced else problem
 
 
 def hit(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
@@ -167,6 +232,9 @@ def hit(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
     Where the shapes do not fit each other ([N] against [N, 1]) both are flattened.
     """
     if criterion.task == "classes":
+        if target.dim() == output.dim() > 1 and target.shape[-1] == 1:
+            target = target.squeeze(-1)  # as gather takes it: classes stand last
+            return (output.argmax(-1) == target)[target != -100]
         dim = 1 if output.dim() > target.dim() and output.dim() > 1 else -1
         if output.dim() == 1 and target.dim() == 0:
             return output.argmax() == target
@@ -174,7 +242,7 @@ def hit(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
         return right[target != -100]
     if criterion.task == "onehot":
         return output.argmax(1) == target.argmax(1)
-    threshold = 0.0 if criterion.kind == "bce_logits" else 0.5
+    threshold = 0.0 if criterion.kind in {"bce_logits", "cross_entropy"} else 0.5
     if criterion.kind == "nll" and criterion.handwritten:
         threshold = -0.6931
     return (output.flatten() > threshold) == (target.flatten() > 0.5)
@@ -185,12 +253,14 @@ def _r2(outputs: list[Tensor], targets: list[Tensor]) -> tuple[str, float, int]:
     wanted = torch.cat([t.flatten() for t in targets]).double()
     if prediction.numel() != wanted.numel():
         return "negative loss", float("nan"), 0
-    rest = float(((prediction - wanted) ** 2).mean())
+    known = wanted.isfinite()  # a missing target can be neither hit nor missed
+    rest = float(((prediction - wanted)[known] ** 2).mean()) if known.any() else float("nan")
     spread = _spread(targets)
-    return "R²", 1 - rest / spread if spread > 0 else float("nan"), wanted.numel()
+    return "R²", 1 - rest / spread if spread > 0 else float("nan"), int(known.sum())
 
 
 def _spread(targets: list[Tensor]) -> float:
     """Variance of the targets about their mean, column by column (a column is what one constant can predict)."""
     rows = torch.cat([t.reshape(t.shape[0], -1) if t.dim() > 0 else t.reshape(1, 1) for t in targets]).double()
+    rows = rows[rows.isfinite().all(1)]
     return float(rows.var(0, unbiased=False).mean())

@@ -12,10 +12,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from unstuck.charts import charts
-from unstuck.criterion import find
+from unstuck.criterion import find, weighed
 from unstuck.errors import BadArgument, UnstuckError
 from unstuck.evidence import Evidence
-from unstuck.probes import activations, anatomy, history, level, rates
+from unstuck.probes import (
+    activations,
+    anatomy,
+    data,
+    generalization,
+    gradients,
+    history,
+    labels,
+    level,
+    normalization,
+    numbers,
+    objective,
+    one_batch,
+    order,
+    rates,
+    reach,
+    redraw,
+    references,
+)
 from unstuck.problem import Loop, OptimizerRecipe, Problem, sandbox
 from unstuck.race import race
 from unstuck.race.race import Race
@@ -31,8 +49,20 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
     ("history", history.measure),
     ("level", level.measure),
     ("anatomy", anatomy.measure),
+    ("data", data.measure),
+    ("objective", objective.measure),
     ("activations", activations.measure),
+    ("gradients", gradients.measure),
+    ("reach", reach.measure),
+    ("numbers", numbers.measure),
+    ("order", order.measure),
+    ("normalization", normalization.measure),
     ("rates", rates.measure),
+    ("generalization", generalization.measure),
+    ("redraw", redraw.measure),
+    ("references", references.measure),
+    ("one_batch", one_batch.measure),
+    ("labels", labels.measure),
 )
 """In the order they are asked: cheap ones first."""
 
@@ -68,6 +98,7 @@ def diagnose(
 ) -> Report:
     """The report on a captured training; with `problem=None` only what the loop showed is judged."""
     start = time.perf_counter()
+    problem = _judged(problem)
     evidence, missing = gather(problem, loop, recipe, start + EXAMINE_SHARE * budget_s, tick)
     suspicions = suspect(evidence)
     examined = time.perf_counter() - start
@@ -83,6 +114,17 @@ def diagnose(
         cost=Cost(overhead, examined, result.seconds if result else 0.0),
         charts=charts(evidence, result),
     )
+
+
+def _judged(problem: Problem | None) -> Problem | None:
+    """The problem with the score that suits its classes; as it is where the user's model cannot be run."""
+    if problem is None:
+        return None
+    try:
+        with sandbox(0):
+            return weighed(problem)
+    except Exception:  # the probes will say what is wrong
+        return problem
 
 
 def gather(

@@ -38,7 +38,7 @@ class Criterion:
 
     `kind`: cross_entropy, nll, bce, bce_logits, mse, l1, …, unknown. `task`: classes, binary, onehot, regression,
     unknown. `handwritten`: the call is the arithmetic (a `sub`, a `getitem`) of a loss written by hand. `flipped`: that
-    call has the target first.
+    call has the target first. `balanced`: classes are so uneven that recalls are averaged instead of samples.
     """
 
     kind: str
@@ -47,6 +47,7 @@ class Criterion:
     site: str = ""
     handwritten: bool = False
     flipped: bool = False
+    balanced: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,13 @@ class Loop:
     schedule             that rate as a factor of the recipe's, step by step; () where it never changed
     gradient_norms       (step, norm of the whole gradient) at the sampled steps
     training             flag of each module in the last sampled step; `eval_share`: share of sampled steps in eval mode
-    unheld               trainable parameters of the model that no optimizer holds
-    foreign              number of tensors the optimizers hold that are no parameters of the model
+    discarded            share of checked steps of several backwards where gradients were cleared between these
+    unheld               parameters of the model that got gradients and that no optimizer holds
+    resting              likewise, held only by optimizers that never stepped while another did
+    hidden               parameters that the model holds without having registered them (in a plain list, say)
+    foreign              number of tensors the optimizer holds that are no parameters of the model
     frozen, without_gradient   held parameters with requires_grad False; trainable ones whose gradient stayed None
-    detached             why the loss has no path to the parameters ("" where it has)
+    detached             why no gradient flows although the loss replays with one ("" where all is well)
     snapshots            (step, parameters and buffers) along the way
     """
 
@@ -127,7 +131,10 @@ class Loop:
     gradient_norms: tuple[tuple[int, float], ...] = ()
     training: Mapping[str, bool] = field(default_factory=dict)
     eval_share: float = 0.0
+    discarded: float = 0.0
     unheld: tuple[str, ...] = ()
+    resting: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     foreign: int = 0
     frozen: tuple[str, ...] = ()
     without_gradient: tuple[str, ...] = ()
@@ -159,7 +166,9 @@ class Problem:
     `loss(model(*inputs), target)` and becomes one. `data`: training batches, (inputs…, target) when written by hand.
     `optimizer`: a recipe (a live optimizer becomes one). `validation`: batches the user validates on. `held_out`:
     batches the race does not train on (of hand-written data the last quarter). `last`: parameters and buffers where
-    the training was left. Nothing passed in is changed or kept: model and optimizer are copied.
+    the training was left. `recorded`: batches as the user's loop drew them, with the step. `redraws`: the
+    same samples drawn several times, where something about them is random. Nothing passed in is changed or kept: model
+    and optimizer are copied.
 
     Raises BadArgument when an argument cannot be used.
 
@@ -179,6 +188,8 @@ class Problem:
     rows: Rows | None = None
     seed: int = 0
     model_name: str = "model"
+    recorded: tuple[tuple[int, Batch], ...] = ()
+    redraws: tuple[tuple[Batch, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, Program):
@@ -256,6 +267,7 @@ def _written_down(problem: Problem, limit: int = 64) -> dict[str, Any]:
         "optimizer": recipe_of(optimizer, {id(p): n for n, p in model.named_parameters()}) if live else optimizer,
         "validation": _draw(problem.validation, limit, "validation") if problem.validation else (),
         "last": state_of(twin),
+        "recorded": tuple(enumerate(drawn)),
         "loop": Loop(training={n: m.training for n, m in model.named_modules()}, batch_size=batch_size(drawn[0])),
     }
 
@@ -278,7 +290,9 @@ class Rewriting(TorchFunctionMode):
         key = (name, self._count.get(name, 0))
         self._count[name] = key[1] + 1
         if key == self.watch:
-            self.seen = operands(args, kwargs, name)
+            # A rewrite that changes the scale of what is compared says itself what a score should see.
+            shown = getattr(self.rewrites.get(key), "operands", None)
+            self.seen = shown(args, kwargs) if shown is not None else operands(args, kwargs, name)
         if key in self.rewrites:
             return self.rewrites[key](func, args, kwargs)
         return func(*args, **kwargs)
@@ -352,6 +366,12 @@ def recipe_of(optimizer: torch.optim.Optimizer, names: Mapping[int, str], site: 
 
 def _begun(group: Mapping[str, Any]) -> dict[str, float]:
     return {"lr": float(group["initial_lr"])} if "initial_lr" in group and "lr" in group else {}
+
+
+def spaced(batches: Sequence[Batch], most: int) -> tuple[Batch, ...]:
+    """At most so many batches, evenly spaced: ordered data begins with one class alone."""
+    step = max(1, -(-len(batches) // most))
+    return tuple(batches[::step])
 
 
 def batch_size(batch: Batch) -> int:

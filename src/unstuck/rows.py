@@ -11,7 +11,7 @@ constants that every batch shares (class weights, a scale); positions 0 … B-1 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,11 +29,14 @@ class Rows:
 
     @classmethod
     def of(cls, batches: Sequence[Sequence[Any]], batch: int, ordered: bool = False) -> Rows | None:
-        """Rows of recorded batches; None where no leaf has a multiple of its batch's samples as first dimension."""
+        """Rows of recorded batches; None where no leaf has a multiple of its batch's samples as first dimension, or
+        where most batches are shaped otherwise than the first (texts of all lengths)."""
         folds = tuple(_fold([b[place] for b in batches], batch) for place in range(len(batches[0])))
         if not any(fold > 0 for fold in folds) or batch < 1:
             return None
         usable = [b for b in batches if _fits(b, batches[0], folds)]
+        if 2 * len(usable) < len(batches):
+            return None
         columns = tuple(
             torch.cat([_unfolded(b[i], fold) for b in usable]) if fold > 0 else batches[0][i]
             for i, fold in enumerate(folds)
@@ -46,6 +49,11 @@ class Rows:
     def fetch(self, indices: Tensor) -> tuple[Any, ...]:
         """The batch of these samples."""
         return tuple(_fetched(column, fold, indices) for column, fold in zip(self.columns, self.folds, strict=True))
+
+    def chosen(self, indices: Tensor) -> Rows:
+        """Only these samples."""
+        columns = tuple(c[indices] if fold > 0 else c for c, fold in zip(self.columns, self.folds, strict=True))
+        return replace(self, columns=columns)
 
     def batches(self, order: Tensor, size: int = 0) -> tuple[tuple[Any, ...], ...]:
         """Batches of `size` samples (as recorded where 0) in this order; a ragged rest is dropped if others exist."""

@@ -71,6 +71,8 @@ class Call:
     output: Any
     site: str = ""
     path: str = ""
+    grad: bool = True
+    """False where gradients were switched off (`torch.no_grad`)."""
 
 
 class Recorder(TorchFunctionMode):
@@ -91,7 +93,7 @@ class Recorder(TorchFunctionMode):
         if name_of(func) in SILENT or (func.__class__.__name__ == "method-wrapper" and not isinstance(output, Tensor)):
             return output
         if len(self.calls) < self.limit:
-            self.calls.append(Call(func, args, kwargs, output, site(2)))
+            self.calls.append(Call(func, args, kwargs, output, site(2), "", torch.is_grad_enabled()))
         else:
             self.overflow = True
         return output
@@ -114,6 +116,7 @@ class Step:
     spec: Any
     writes: tuple[int, ...]
     site: str = ""
+    grad: bool = True
 
     @property
     def name(self) -> str:
@@ -130,7 +133,11 @@ class Step:
         flat = [values[item.number] if type(item) is Slot else item for item in self.flat]
         args, kwargs = pytree.tree_unflatten(flat, self.spec)
         function = self.function if self.module is None else model.get_submodule(self.module)
-        output = function(*args, **kwargs)  # type: ignore[misc]
+        if self.grad:
+            output = function(*args, **kwargs)  # type: ignore[misc]
+        else:
+            with torch.no_grad():
+                output = function(*args, **kwargs)  # type: ignore[misc]
         if self.module is None and name_of(self.function) in MUTATING:
             output = args[0]
         for number, tensor in zip(self.writes, tensors_in(output), strict=True):
@@ -237,7 +244,7 @@ def cut(
     target = linked.number(loss)
     if target is None:
         raise NotReplayable("the loss was not made by a recorded torch call")
-    alive = _descends(linked, names)
+    alive = descends(linked, names)
     if target not in alive:
         raise NotReplayable("the loss does not descend from a call of the model")
     steps, leaves, parameters = _collect(linked, target, alive, owner, names)
@@ -246,7 +253,8 @@ def cut(
     return tape, tuple(leaves), linked
 
 
-def _descends(linked: Linked, names: Mapping[int, str]) -> set[int]:
+def descends(linked: Linked, names: Mapping[int, str]) -> set[int]:
+    """Numbers of the tensors that descend from a module call or a named parameter."""
     alive: set[int] = set()
     for index, call in enumerate(linked.calls):
         reads = linked.reads(index)
@@ -289,7 +297,7 @@ def _step(linked: Linked, index: int, owner: Mapping[int, str]) -> Step:
             raise NotReplayable(f"the module {type(call.function).__name__} could not be found in the copy")
         module = owner[id(call.function)]
     function = None if module is not None else call.function
-    return Step(function, module, linked.flats[index], linked.specs[index], linked.writes[index], call.site)
+    return Step(function, module, linked.flats[index], linked.specs[index], linked.writes[index], call.site, call.grad)
 
 
 def _refuse_foreign_graph(tensor: Tensor) -> None:

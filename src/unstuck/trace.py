@@ -131,7 +131,7 @@ class _Placing(Recorder):
         output = super().__torch_function__(func, types, args, kwargs)
         if len(self.calls) > before:
             call = self.calls[-1]
-            self.calls[-1] = Call(call.function, call.args, call.kwargs, output, call.site, self.stack[-1])
+            self.calls[-1] = Call(call.function, call.args, call.kwargs, output, call.site, self.stack[-1], call.grad)
         return output
 
 

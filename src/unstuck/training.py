@@ -63,23 +63,27 @@ class Training:
     def _step(self) -> None:
         loop = self.problem.loop
         total = 0.0
-        for _ in range(loop.accumulate):
-            loss = self.problem.value(self.model, self._next())
-            if loss.requires_grad:
-                (loss.mean() if loss.numel() > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        for part in range(loop.accumulate):
+            loss = self.problem.value(self.model, self.next_batch())
+            if part and loop.discarded > 0.5:
+                self.model.zero_grad()
+            if loss.requires_grad and not loop.detached:
+                ((loss.mean() if loss.numel() > 1 else loss) * loop.loss_scale).backward()
             total += float(loss.detach().float().mean())
         self.losses.append(total / loop.accumulate)
         self.diverged = not math.isfinite(total)
         self.steps += 1
         if self.optimizer is None or not loop.stepping or self.diverged:
             return
+        unscale(self.model, loop.loss_scale)
         clip(self.model, loop)
         self._schedule()
         self.optimizer.step()
         if loop.uncleared < 0.5:
             self.optimizer.zero_grad()
 
-    def _next(self) -> Batch:
+    def next_batch(self) -> Batch:
+        """The batch of the next step, taken from its order."""
         data = self.problem.data
         if not self._order:
             ordered = self.problem.rows is not None and self.problem.rows.ordered
@@ -95,6 +99,14 @@ class Training:
         factor = factors[min(self.steps - 1, len(factors) - 1)]
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
             group["lr"] = base * factor
+
+
+def unscale(model: nn.Module, scale: float) -> None:
+    """Divide the gradients by the loss's scale: what half precision flushed to zero on the way stays lost."""
+    if scale != 1.0:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= scale
 
 
 def clip(model: nn.Module, loop: Loop) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unstuck.capture.draws import redraws, validation
+from unstuck.capture.hidden import hidden, names_of, register
 from unstuck.capture.origin import rows_of
 from unstuck.capture.watch import Form, Seen, Watch
 from unstuck.criterion import find
@@ -57,7 +59,7 @@ def assemble(watch: Watch) -> Captured:
     overhead = watch.meter.overhead if watch.meter.began is not None else None
     form = _primary(seen)
     if form is None:
-        loop = _loop(seen, None, {}, {}, watch)
+        loop = _loop(seen, None, {}, _loose_names(seen), watch)
         skipped += [Skipped("tape", why) for why in dict.fromkeys(seen.trouble)]
         return Captured(None, loop, tuple(skipped), overhead)
     try:
@@ -65,7 +67,7 @@ def assemble(watch: Watch) -> Captured:
             return _assemble(watch, form, overhead)
     except (UnstuckError, RuntimeError, TypeError, AttributeError, ValueError, NotImplementedError, KeyError) as error:
         skipped.append(Skipped("copy of the training", f"{type(error).__name__}: {error}"))
-        return Captured(None, _loop(seen, form, {}, {}, watch), tuple(skipped), overhead)
+        return Captured(None, _loop(seen, form, {}, _loose_names(seen), watch), tuple(skipped), overhead)
 
 
 def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
@@ -74,7 +76,11 @@ def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
     modules = {id(m): n for n, m in live.named_modules(remove_duplicate=False)}
     names = {id(p): n for n, p in live.named_parameters(remove_duplicate=False)}
     buffers = {id(b): n for n, b in live.named_buffers(remove_duplicate=False)}
+    unregistered = hidden(live)
+    more_names, more_modules = names_of(live, unregistered)
+    names, modules = more_names | names, more_modules | modules
     twin = _copy(live)
+    register(twin, hidden(twin))
     last = state_of(twin)
     initial = {(names | buffers)[i]: value for i, (_, value) in seen.initial.items() if i in names or i in buffers}
     load_state(twin, initial)
@@ -84,7 +90,8 @@ def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
     if why:
         return Captured(None, loop, (Skipped("replay of the loss", why),), overhead)
     optimizer, line = _optimizer(seen, names)
-    recipe = recipe_of(optimizer, names, line) if optimizer is not None else None
+    recipe = _together(seen, optimizer, names, line) if optimizer is not None else None
+    loop = replace(loop, hidden=tuple(more_names.values()), foreign=_foreign(optimizer, names))
     loop = replace(loop, schedule=_schedule(loop.lrs, recipe.lr if recipe else 0.0))
     problem = Problem(
         model=twin,
@@ -93,10 +100,13 @@ def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
         optimizer=recipe,
         last=last,
         loop=loop,
+        recorded=tuple(sorted(((s, leaves) for s, i, leaves in seen.batches if seen.forms[i] is form), key=_first)),
         model_name=next((seen.names[id(r)] for r in form.roots if id(r) in seen.names), "model"),
     )
     problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
     problem, missing = _with_rows(problem, form)
+    size = problem.rows.batch if problem.rows is not None else loop.batch_size
+    problem = replace(problem, redraws=redraws(form, size), validation=validation(seen, form, size))
     skipped += missing
     return Captured(problem, loop, tuple(skipped), overhead, recipe)
 
@@ -186,15 +196,62 @@ def _replays(
 
 
 def _optimizer(seen: Seen, names: Mapping[int, str]) -> tuple[Any, str]:
-    """The optimizer of this model: the one that holds most of its parameters, stepping ones first."""
+    """The optimizer of this model: the one that holds most of its trainable parameters, stepping ones first."""
     if not seen.optimizers:
         return None, ""
 
     def rank(entry: tuple[Any, str]) -> tuple[bool, int]:
-        held = sum(id(p) in names for g in entry[0].param_groups for p in g["params"])
-        return seen.steps[id(entry[0])] > 0, held
+        return seen.steps[id(entry[0])] > 0, _holds(entry[0], names)
 
-    return max(seen.optimizers.values(), key=rank)
+    return max(reversed(seen.optimizers.values()), key=rank)
+
+
+def _holds(optimizer: Any, names: Mapping[int, str]) -> int:
+    return sum(id(p) in names and p.requires_grad for g in optimizer.param_groups for p in g["params"])
+
+
+def _together(seen: Seen, optimizer: Any, names: Mapping[int, str], line: str) -> OptimizerRecipe:
+    """The recipe of an optimizer, with the groups of others of its class that step after every backward as it does."""
+    recipe = _recipe(seen, optimizer, names, line)
+
+    def always(other: Any) -> bool:
+        return seen.steps[id(other)] >= 0.9 * seen.backwards > 0
+
+    others = [o for o, _ in seen.optimizers.values() if o is not optimizer and type(o) is type(optimizer)]
+    for other in others if always(optimizer) else ():
+        if always(other) and _holds(other, names):
+            more = _recipe(seen, other, names, line)
+            recipe = replace(recipe, groups=recipe.groups + more.groups, state={**recipe.state, **more.state})
+    return recipe
+
+
+def _recipe(seen: Seen, optimizer: Any, names: Mapping[int, str], line: str) -> OptimizerRecipe:
+    """The recipe, with the rates it was made with where the script changed them by hand (no `initial_lr` is left)."""
+    recipe, made = recipe_of(optimizer, names, line), seen.made_lrs.get(id(optimizer), [])
+    by_hand = len(set(seen.lrs)) > 1 and not any("initial_lr" in group for group in optimizer.param_groups)
+    if not by_hand or len(made) != len(recipe.groups) or not all(isinstance(lr, float) and lr > 0 for lr in made):
+        return recipe
+    return replace(recipe, groups=tuple(({**h, "lr": lr}, n) for (h, n), lr in zip(recipe.groups, made, strict=True)))
+
+
+def _foreign(optimizer: Any, names: Mapping[int, str]) -> int:
+    """Number of tensors the optimizer holds that are no parameters of the model."""
+    held = [p for g in optimizer.param_groups for p in g["params"]] if optimizer is not None else []
+    return sum(id(p) not in names for p in held)
+
+
+def _first(pair: tuple[int, Any]) -> int:
+    return pair[0]
+
+
+def _loose_names(seen: Seen) -> dict[int, str]:
+    """Names of the parameters of everything that ran, where no copy could be made."""
+    names: dict[int, str] = {}
+    for place, root in enumerate(seen.roots.values()):
+        prefix = "" if len(seen.roots) == 1 else seen.names.get(id(root), f"model{place}") + "."
+        own = {id(p): prefix + n for n, p in root.named_parameters()}
+        names = {i: prefix + n for i, n in names_of(root, hidden(root))[0].items()} | own | names
+    return names
 
 
 def _with_rows(problem: Problem, form: Form) -> tuple[Problem, list[Skipped]]:
@@ -213,17 +270,21 @@ def _with_rows(problem: Problem, form: Form) -> tuple[Problem, list[Skipped]]:
 
 
 def _loop(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapping[int, str], watch: Watch) -> Loop:
-    held = [p for o, _ in seen.optimizers.values() for g in o.param_groups for p in g["params"]]
-    held_ids = {id(p) for p in held}
+    stepped = [o for o, _ in seen.optimizers.values() if seen.steps[id(o)]]
+    held_ids = _held(stepped or [o for o, _ in seen.optimizers.values()])
+    resting = _held([o for o, _ in seen.optimizers.values()]) - held_ids
+    reached = seen.with_gradient | {i for i, (t, _) in seen.initial.items() if t.is_leaf and t.grad is not None}
     live = {i: t for i, (t, _) in seen.initial.items()}
     kinds = [(kind, bound) for kind, bound, _ in seen.clips]
     active, factor = _clipping(seen.clips)
     return Loop(
         steps=sum(seen.steps.values()),
         backwards=seen.backwards,
-        stepping=sum(seen.steps.values()) > 0,
+        # A run that we stopped at its first backward (a NaN) had no chance to step.
+        stepping=sum(seen.steps.values()) > 0 or (bool(watch.why_stopped) and seen.backwards <= 1),
         by_hand=not sum(seen.steps.values()) and _moved(seen),
-        uncleared=1 - sum(seen.cleared) / len(seen.cleared) if seen.cleared else 0.0,
+        uncleared=1 - _share(seen.clearing.cleared) if seen.clearing.cleared else 0.0,
+        discarded=_share(seen.clearing.discarded),
         accumulate=seen.per_step.most_common(1)[0][0] if seen.per_step else 1,
         clip=max(set(kinds), key=kinds.count) if kinds else None,
         clip_active=active,
@@ -232,12 +293,16 @@ def _loop(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
         losses=tuple(float(value) for value in seen.losses),
         lrs=tuple(seen.lrs),
         gradient_norms=tuple(seen.gradient_norms),
-        training={modules[i]: flag for i, flag in seen.training.items() if i in modules},
+        training={modules[i]: 2 * seen.mode_evals[i] <= n for i, n in seen.mode_looks.items() if i in modules},
         eval_share=seen.eval_steps / seen.sampled if seen.sampled else 0.0,
-        unheld=tuple(n for i, n in names.items() if i not in held_ids and i in live and live[i].requires_grad),
-        foreign=len([p for p in held if id(p) not in names]) if names else 0,
-        frozen=tuple(n for i, n in names.items() if i in live and not live[i].requires_grad),
-        without_gradient=tuple(names[i] for i in seen.no_gradient if i in names and live[i].requires_grad),
+        unheld=tuple(names[i] for i in names if i in reached and i not in held_ids and i not in resting),
+        resting=tuple(names[i] for i in names if i in reached and i in resting),
+        frozen=tuple(
+            names[i] for i in names if i in held_ids - seen.with_gradient and i in live and _is_frozen(live[i])
+        ),
+        without_gradient=tuple(
+            names[i] for i in names if i in seen.no_gradient - reached and i in live and live[i].requires_grad
+        ),
         detached=seen.detached,
         loss_scale=form.scale if form else 1.0,
         autocast=form.autocast if form else None,
@@ -248,6 +313,18 @@ def _loop(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
         optimizers=len([i for i, n in seen.steps.items() if n]),
         ended=watch.why_stopped,
     )
+
+
+def _held(optimizers: list[Any]) -> set[int]:
+    return {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+
+
+def _share(flags: list[bool]) -> float:
+    return sum(flags) / len(flags) if flags else 0.0
+
+
+def _is_frozen(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
 
 
 def _schedule(lrs: tuple[float, ...], base: float) -> tuple[float, ...]:

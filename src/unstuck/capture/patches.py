@@ -14,8 +14,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -64,6 +65,8 @@ class Observer(Protocol):
 def install(observer: Observer) -> ExitStack:
     """Put all wraps in place; closing what is returned removes them."""
     stack = ExitStack()
+    # A compiled module warns of every global hook; ours is off again before its code runs.
+    stack.enter_context(_ignoring("Using `torch.compile"))
     stack.callback(register_optimizer_step_pre_hook(lambda o, a, k: observer.before_step(o)).remove)
     stack.callback(register_optimizer_step_post_hook(lambda o, a, k: observer.after_step(o)).remove)
     _before(stack, torch.Tensor, "backward", lambda self, *a, **k: observer.before_backward(self))
@@ -77,6 +80,17 @@ def install(observer: Observer) -> ExitStack:
         _after(stack, scaler, "scale", lambda out, self, loss: observer.scaled(loss, out))
         _after(stack, scaler, "unscale_", lambda out, self, optimizer: observer.unscaled())
     return stack
+
+
+@contextmanager
+def _ignoring(beginning: str) -> Iterator[None]:
+    warnings.filterwarnings("ignore", message=beginning)
+    ours = warnings.filters[0]
+    try:
+        yield
+    finally:
+        if ours in warnings.filters:
+            warnings.filters.remove(ours)  # type: ignore[attr-defined]
 
 
 def _clips(stack: ExitStack, observer: Observer) -> None:

@@ -9,6 +9,7 @@ Nothing here draws random numbers, changes a tensor, or leaves a hook behind on 
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -16,21 +17,25 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from unstuck.capture.clearing import Clearing
+from unstuck.capture.hidden import hidden, parameters_of
 from unstuck.capture.meter import Meter
 from unstuck.capture.patches import install
 from unstuck.errors import NotReplayable, StopTraining
-from unstuck.tape import Call, Linked, Recorder, Tape, cut, link, site, tensors_in
+from unstuck.tape import Call, Linked, Recorder, Tape, cut, descends, link, site, tensors_in
 
 BATCH_BYTES = 256 * 2**20
 RESERVOIR = 64
 RECORD_LIMIT = 4000
 FORMS = 6
+FIRST_TRIES = 20
 VALIDATION_CALLS = 400
 SNAPSHOTS = 8
 SNAPSHOT_BYTES = 512 * 2**20
@@ -44,6 +49,7 @@ class Origin:
     numbers: tuple[int, ...]
     loader: Any
     batch: Any
+    early: bool = False
 
 
 @dataclass
@@ -68,6 +74,7 @@ class Seen:
 
     losses: list[Any] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)
+    made_lrs: dict[int, list[Any]] = field(default_factory=dict)
     backwards: int = 0
     steps: Counter[int] = field(default_factory=Counter)
     optimizers: dict[int, tuple[Any, str]] = field(default_factory=dict)
@@ -83,13 +90,16 @@ class Seen:
     detached: str = ""
     loss_site: str = ""
     per_step: Counter[int] = field(default_factory=Counter)
-    cleared: list[bool] = field(default_factory=list)
+    clearing: Clearing = field(default_factory=Clearing)
     clips: list[tuple[str, float, Any]] = field(default_factory=list)
     clip_unscaled: bool = False
     gradient_norms: list[tuple[int, float]] = field(default_factory=list)
-    no_gradient: Counter[int] = field(default_factory=Counter)
+    no_gradient: set[int] = field(default_factory=set)
+    with_gradient: set[int] = field(default_factory=set)
     sampled: int = 0
     training: dict[int, bool] = field(default_factory=dict)
+    mode_looks: Counter[int] = field(default_factory=Counter)
+    mode_evals: Counter[int] = field(default_factory=Counter)
     eval_steps: int = 0
     snapshots: list[tuple[int, dict[int, Tensor]]] = field(default_factory=list)
     loaders: dict[int, tuple[Any, str]] = field(default_factory=dict)
@@ -114,6 +124,7 @@ class Watch:
         self._total = 0
         self._sample_this = True
         self._last: tuple[Any, Any] = (None, None)
+        self._samplers: dict[int, DataLoader[Any]] = {}
         self._scaled: tuple[Any, Any, float] | None = None
         self._was_unscaled = False
         self._random = random.Random(0)
@@ -121,6 +132,7 @@ class Watch:
         self._next_snapshot = 1
         self._cost_s = 0.002
         self._rng: Tensor | None = None
+        self._autocast: tuple[str, torch.dtype] | None = None
 
     def __enter__(self) -> Watch:
         self._stack = install(self)
@@ -161,7 +173,17 @@ class Watch:
         self.meter.hooks += 1
         seen.backwards += 1
         self._since_step += 1
+        if self._is_quiet(loss):
+            value = loss.item()
+            seen.losses.append(value)
+            if not isfinite(value):
+                self._stop("the loss is not finite", self.stop_on_nonfinite)
+            return
+        self.meter.begin()
         calls, rng = self._stop_recording(), self._rng
+        if seen.clearing.following:
+            with self.meter.timed():
+                seen.clearing.before_backward()
         original, scale = self._unscaled(loss)
         if original.is_cuda and calls is None:
             seen.losses.append(original.detach())  # read later: a look at every step would wait for the device
@@ -170,22 +192,31 @@ class Watch:
         seen.losses.append(value)
         if self._last[0] is not None:
             seen.train_loaders.add(id(self._last[0]))
-        if calls is not None or len(seen.forms) == 0:
+        if calls is not None or (not seen.forms and seen.backwards <= FIRST_TRIES):
             with self.meter.timed():
                 self._sample(original, value, calls or [], rng, scale)
         if not original.requires_grad and not seen.detached:
             seen.detached = "the loss does not require a gradient"
             seen.loss_site = seen.loss_site or site(3)
-        if value != value or value in (float("inf"), float("-inf")):
+        if not isfinite(value):
             self._stop("the loss is not finite", self.stop_on_nonfinite)
-        if not self._total and seen.backwards < 20:
+        if not self._total and seen.backwards < FIRST_TRIES:
             self._arm()
+
+    def _is_quiet(self, loss: Tensor) -> bool:
+        """Most backwards: nothing is recorded or followed, the loss need only be kept. A microsecond in all."""
+        busy = self._recorder is not None or self._scaled is not None or self.seen.clearing.following
+        known = self.seen.forms or self.seen.backwards > FIRST_TRIES
+        return bool(known) and not busy and loss.numel() == 1 and not loss.is_cuda and loss.requires_grad
 
     def before_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Before an optimizer's first step: keep the initial value of what it holds."""
         if self.seen.steps[id(optimizer)] == 0:
             with self.meter.timed():
                 self._keep_initial(p for group in optimizer.param_groups for p in group["params"])
+        if self.seen.clearing.following:
+            with self.meter.timed():
+                self.seen.clearing.before_step(optimizer, self._since_step)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Count the step, keep its learning rate, and decide whether to record the next one."""
@@ -197,10 +228,12 @@ class Watch:
         if id(optimizer) not in seen.optimizers:
             seen.optimizers[id(optimizer)] = (optimizer, "")
         self._total += 1
-        seen.lrs.append(float(optimizer.param_groups[0].get("lr", 0.0)))
+        if next(iter(seen.steps)) == id(optimizer):  # of several optimizers the first one's
+            seen.lrs.append(float(optimizer.param_groups[0].get("lr", 0.0)))
         if self._sample_this:
             with self.meter.timed():
                 self._look_at(optimizer)
+        self.meter.stepped(self._sample_this)
         self._since_step = 0
         self._was_unscaled = False
         self._scaled = None
@@ -214,6 +247,7 @@ class Watch:
     def made_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Remember the optimizer and the line that made it."""
         self.seen.optimizers[id(optimizer)] = (optimizer, site(3))
+        self.seen.made_lrs[id(optimizer)] = [group.get("lr") for group in optimizer.param_groups]
 
     def made_scheduler(self, scheduler: Any) -> None:
         """Remember the scheduler's class and line."""
@@ -222,12 +256,13 @@ class Watch:
     def began_loader(self, loader: DataLoader[Any]) -> None:
         """Remember the loader and the line that iterates it."""
         self.seen.loaders.setdefault(id(loader), (loader, site(3)))
-        self._loader = loader
+        self._samplers[id(getattr(loader, "_index_sampler", None))] = loader
 
     def drew_batch(self, loader_iterator: Any, batch: Any) -> None:
         """Remember the latest batch (a reference, until the next one)."""
         self.meter.hooks += 1
-        self._last = (getattr(self, "_loader", None), batch)
+        # Several iterators may be open (a validation in the midst of an epoch): each shares its loader's sampler.
+        self._last = (self._samplers.get(id(getattr(loader_iterator, "_index_sampler", loader_iterator))), batch)
 
     def clipped(self, kind: str, bound: float, norm: Any) -> None:
         """Keep bound and norm; note clipping of gradients that a scaler had not unscaled."""
@@ -302,8 +337,9 @@ class Watch:
         recorder = self._recorder
         assert recorder is not None
         if self._rng is None:
-            self._rng = torch.get_rng_state()
+            self._rng, self._autocast = torch.get_rng_state(), _autocast_now()
         self._opaque = True
+        grad = torch.is_grad_enabled()
         self._pop(recorder)
         self._disarm()
         handle: Any = None
@@ -312,7 +348,7 @@ class Watch:
             handle.remove()
             self._opaque = False
             if self._recorder is recorder:
-                recorder.calls.append(Call(module, args, dict(kwargs), output, site(2)))
+                recorder.calls.append(Call(module, args, dict(kwargs), output, site(2), "", grad))
                 if self._validating and len(recorder.calls) > VALIDATION_CALLS:
                     self._stop_recording()
                     return
@@ -324,7 +360,7 @@ class Watch:
 
     def _new_root(self, module: nn.Module) -> None:
         self.seen.roots[id(module)] = module
-        self._keep_initial([*module.parameters(), *module.buffers()])
+        self._keep_initial([*module.parameters(), *module.buffers(), *parameters_of(hidden(module))])
         frame: Any = sys._getframe(2)
         while frame is not None:
             for name, value in list(frame.f_locals.items()):
@@ -350,13 +386,13 @@ class Watch:
         seen = self.seen
         start = time.perf_counter()
         seen.sampled += 1
-        if self._since_step == 1 and self._total:
-            self._note_cleared()
         modules = [call.function for call in calls if isinstance(call.function, nn.Module)]
         roots = tuple({id(m): m for m in modules}.values())
         self._note_modes(roots)
+        owner = {id(m): str(id(m)) for m in roots}
         try:
-            tape, numbers, linked = cut(calls, loss, {id(m): str(id(m)) for m in roots}, self._parameter_names())
+            loss = self._attached(calls, loss, value, owner)
+            tape, numbers, linked = cut(calls, loss, owner, self._parameter_names())
         except NotReplayable as error:
             self._not_replayable(error, calls, loss)
             return
@@ -367,14 +403,33 @@ class Watch:
             rng = rng if rng is not None else torch.get_rng_state()
             leaves = tuple(t.detach().clone() for t in leaves)
             seen.forms.append(
-                Form(tape, roots, leaves, value, rng, self._total, dict(seen.training), _autocast_now(), scale)
+                Form(tape, roots, leaves, value, rng, self._total, dict(seen.training), self._autocast, scale)
             )
         if form < FORMS:
             known = seen.forms[form]
-            if self._total and known.origin is None:
+            if self._total and (known.origin is None or known.origin.early):
                 known.origin = Origin(linked, numbers, *self._last)
+            elif known.origin is None and self._last[1] is not None:
+                known.origin = _first_origin(linked, numbers, *self._last)
             self._offer(form, leaves)
         self._cost_s = 0.5 * self._cost_s + 0.5 * (time.perf_counter() - start + len(calls) * 2e-6)
+
+    def _attached(self, calls: list[Call], loss: Tensor, value: float, owner: dict[int, str]) -> Tensor:
+        """The loss; where it was made anew from a value, the tensor that this value was read from."""
+        if loss.grad_fn is not None or not any(id(call.function) in owner for call in calls):
+            return loss
+        linked = link(calls)
+        alive = descends(linked, self._parameter_names())
+        if linked.number(loss) in alive:
+            return loss
+        for number in sorted(alive, reverse=True):
+            tensor = linked.tensors[number]
+            scalar = tensor is not loss and tensor.numel() == 1 and tensor.is_floating_point()
+            if scalar and math.isclose(float(tensor.detach()), value, rel_tol=1e-6):
+                self.seen.detached = "the loss was made anew from values, it has no path to the model"
+                self.seen.loss_site = self.seen.loss_site or site(5)
+                return tensor
+        return loss
 
     def _parameter_names(self) -> dict[int, str]:
         live = [t for t, _ in self.seen.initial.values() if t.requires_grad or isinstance(t, nn.Parameter)]
@@ -405,21 +460,20 @@ class Watch:
         seen.batches.append((self._total, form, tuple(t.detach().clone() for t in leaves)))
         seen.bytes += size
 
-    def _note_cleared(self) -> None:
-        held = [p for o, _ in self.seen.optimizers.values() for g in o.param_groups for p in g["params"]]
-        grads = [p.grad for p in held[:64] if p.grad is not None]
-        self.seen.cleared.append(not any(bool(g.any()) for g in grads[:3]))
-
     def _note_modes(self, roots: tuple[nn.Module, ...]) -> None:
         flags = {id(m): m.training for root in roots for m in root.modules()}
         if roots:
             self.seen.training = flags
+            self.seen.mode_looks.update(flags.keys())
+            self.seen.mode_evals.update(i for i, flag in flags.items() if not flag)
             self.seen.eval_steps += not any(flags[id(root)] for root in roots)
 
     def _look_at(self, optimizer: torch.optim.Optimizer) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in held if p.grad is not None and not p.grad.is_sparse]
         self.seen.no_gradient.update(id(p) for p in held if p.grad is None)
+        self.seen.with_gradient.update(i for i, (t, _) in self.seen.initial.items() if t.is_leaf and t.grad is not None)
+        self.seen.clearing.follow(optimizer)
         if grads:
             norms = torch._foreach_norm([g.detach() for g in grads])
             self.seen.gradient_norms.append((self._total, float(torch.stack([n.float() for n in norms]).norm())))
@@ -453,3 +507,11 @@ def _autocast_now() -> tuple[str, torch.dtype] | None:
         if torch.is_autocast_enabled(device):
             return device, torch.get_autocast_dtype(device)
     return None
+
+
+def _first_origin(linked: Linked, numbers: tuple[int, ...], loader: Any, batch: Any) -> Origin | None:
+    """The origin of the very first step, whose beginning was not recorded: known only where every leaf is a tensor of
+    the loader's batch as it was drawn. For runs that end there (a NaN), until a later step shows the preparation."""
+    drawn = {id(t) for t in tensors_in(batch)}
+    whole = all(id(linked.tensors[n]) in drawn for n in numbers)
+    return Origin(linked, numbers, loader, batch, early=True) if whole else None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unstuck.criterion import Score, score
-from unstuck.problem import Batch, Problem, sandbox
+from unstuck.problem import Batch, Problem, sandbox, spaced
 
 BATCHES = 24
 
@@ -40,13 +40,13 @@ class Level:
 
 def measure(problem: Problem) -> Level:
     """Two to five passes of up to `BATCHES` batches, on copies."""
-    data = problem.data[:BATCHES]
+    data = spaced(problem.data, BATCHES)
     with sandbox(0):
         end, start = problem.twin(last=True), problem.twin()
         train_mode = score(problem, problem.twin(last=True), data, training=True)
         initial, train = score(problem, start, data), score(problem, end, data)
-        held = score(problem, end, problem.held_out[:BATCHES]) if problem.held_out else None
-        valid = score(problem, end, problem.validation[:BATCHES]) if problem.validation else None
+        held = score(problem, end, spaced(problem.held_out, BATCHES)) if problem.held_out else None
+        valid = score(problem, end, spaced(problem.validation, BATCHES)) if problem.validation else None
         targets = collect_targets(problem, data)
     chance, majority = _chance(problem, targets)
     return Level(train.metric, initial, train, train_mode, held, valid, chance, chance_loss(problem, targets), majority)
@@ -77,7 +77,8 @@ def _chance(problem: Problem, targets: Sequence[Tensor]) -> tuple[float, float]:
     if not targets or task in {"regression", "unknown"}:
         return 0.0, float("nan")
     shares = class_shares(problem, targets)
-    return float(shares.max()), float(shares.max())
+    even = 1 / int((shares > 0).sum())
+    return even if problem.criterion.balanced else float(shares.max()), float(shares.max())
 
 
 def chance_loss(problem: Problem, targets: Sequence[Tensor]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from unstuck.criterion import Score
-from unstuck.problem import Problem
+from unstuck.problem import Problem, spaced
 from unstuck.race.verdict import judge
 from unstuck.records import Curve, Verdict
 from unstuck.remedies.remedy import Remedy
@@ -29,7 +29,7 @@ PLACEBO_FACTOR = 1.01
 
 @dataclass(frozen=True)
 class Lane:
-    """A named problem to train; `on` the batches where its effect must show."""
+    """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (held-out)."""
 
     name: str
     problem: Problem
@@ -43,8 +43,13 @@ class Track:
     steps: list[int] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
     samples: int = 0
     error: str = ""
+
+    def scores(self, on: str) -> list[float]:
+        """Of training batches, held-out ones, or (`loss`) the share of the held-out loss that is gone."""
+        return {"train": self.train, "loss": self.loss}.get(on, self.held_out)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,9 @@ def affordable(problem: Problem, lanes: int, budget_s: float) -> int:
     per_check = 2 * (time.perf_counter() - scoring)
     runs = lanes + 2 * min(lanes, 4)
     room = budget_s / runs - CHECKS * per_check
-    wanted = problem.loop.steps or problem.loop.backwards or MAX_STEPS
+    losses = problem.loop.losses
+    broke = bool(losses) and not math.isfinite(losses[-1])  # how long it would have gone on is not known
+    wanted = MAX_STEPS if broke else problem.loop.steps or problem.loop.backwards or MAX_STEPS
     return int(max(MIN_STEPS, min(MAX_STEPS, wanted, room / max(per_step, 1e-6))))
 
 
@@ -123,7 +130,8 @@ def _train(lane: Lane, seed: int, mix: bool, steps: int, deadline: float, start_
             held = run.score(problem.held_out or problem.data)
             track.steps.append(steps * check // CHECKS)
             track.held_out.append(_level(held, run.diverged, start_loss))
-            track.train.append(_level(run.score(problem.data, 16), run.diverged, start_loss))
+            track.train.append(_level(run.score(spaced(problem.data, 16)), run.diverged, start_loss))
+            track.loss.append(_level(replace(held, metric="negative loss"), run.diverged, start_loss))
             track.samples = held.samples
             if time.perf_counter() > deadline + 2.0 and check < CHECKS:
                 track.error = "out of time"
@@ -138,7 +146,7 @@ def _level(score: Score, diverged: bool, start_loss: float) -> float:
 
     Where neither accuracy nor R² is known it is the share of the control's initial loss that is gone.
     """
-    lowest = 0.0 if score.metric == "accuracy" else -1.0
+    lowest = 0.0 if score.metric.endswith("accuracy") else -1.0
     value = 1 - score.loss / start_loss if score.metric == "negative loss" and start_loss else score.value
     return max(value, lowest) if math.isfinite(value) and not diverged else lowest
 
@@ -152,7 +160,7 @@ def _promising(lanes: Sequence[Lane], tracks: dict[tuple[str, int], Track]) -> l
 
 
 def _final(track: Track, on: str) -> float:
-    scores = track.train if on == "train" else track.held_out
+    scores = track.scores(on)
     return scores[-1] if scores else -1.0
 
 
@@ -162,11 +170,12 @@ def _settle(
     names = {"classes": "accuracy", "onehot": "accuracy", "binary": "accuracy", "multilabel": "accuracy"}
     task = lanes[0].problem.criterion.task
     scale = names.get(task, "R²" if task == "regression" else "share of the loss removed")
+    scale = f"balanced {scale}" if lanes[0].problem.criterion.balanced else scale
     verdicts = {}
     for lane in lanes:
         if lane.name in {"control", "placebo"}:
             continue
-        metric = f"{lane.on} {scale}"
+        metric = "share of the held-out loss removed" if lane.on == "loss" else f"{lane.on} {scale}"
         ours = {s: t for (name, s), t in tracks.items() if name == lane.name and not t.error and t.steps}
         base = {s: t for (name, s), t in tracks.items() if name == "control" and not t.error and t.steps}
         calm = {s: t for (name, s), t in tracks.items() if name == "placebo" and not t.error and t.steps}
@@ -178,7 +187,7 @@ def _settle(
         final = [_final(ours[s], lane.on) for s in shared]
         control = [_final(base[s], lane.on) for s in shared]
         placebo = [_final(calm[s], lane.on) for s in shared if s in calm]
-        reach = max(best, max(final)) if math.isfinite(best) else max(final)
+        reach = max(best, max(final)) if math.isfinite(best) and lane.on != "loss" else max(final)
         verdicts[lane.name] = judge(metric, control, final, placebo, reach, steps, ours[shared[0]].samples)
     base_scores = [_final(t, "held-out") for (name, _), t in tracks.items() if name == "control" and t.held_out]
     control_level = sum(base_scores) / len(base_scores) if base_scores else None
@@ -191,7 +200,7 @@ def _curves(lanes: Sequence[Lane], tracks: dict[tuple[str, int], Track]) -> tupl
         runs = [t for (name, _), t in tracks.items() if name == lane.name and t.steps and not t.error]
         if not runs:
             continue
-        scores = [t.train if lane.on == "train" else t.held_out for t in runs]
+        scores = [t.scores(lane.on) for t in runs]
         columns = list(zip(*scores, strict=False))
         mean = tuple(sum(c) / len(c) for c in columns)
         low, high = tuple(map(min, columns)), tuple(map(max, columns))

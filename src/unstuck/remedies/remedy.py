@@ -13,7 +13,7 @@ from unstuck.records import RemedyLine
 class Remedy:
     """`apply` makes the changed problem (never changes the one it gets); `text` says what, `code` the line to write.
 
-    `on`: "held-out" or "train", the batches on which its effect must show.
+    `on`: where its effect must show: the score on "held-out" or "train" batches, or the held-out "loss".
     """
 
     id: str

@@ -8,11 +8,14 @@ from unstuck.records import Figure
 from unstuck.remedies.activation import leaky
 from unstuck.remedies.initialization import reinitialize
 from unstuck.remedies.learning_rate import change_learning_rate
-from unstuck.rules.rule import Rule, Suspicion
+from unstuck.rules import bad_initialization_scale, symmetric_initialization, weight_decay_too_strong
+from unstuck.rules.rule import Rule, Suspicion, any_of
 
 MANY = 0.4
 """Share of dead units of a layer that is worth a word: sound ReLU networks show up to a third (Lu et al. 2019 count
 layers of half-dead units as born dead)."""
+
+SPECIFIC = (bad_initialization_scale, symmetric_initialization, weight_decay_too_strong)
 
 
 def judge(evidence: Evidence) -> Suspicion | None:
@@ -27,7 +30,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     smaller = [change_learning_rate(problem, problem.optimizer.lr / 10)] if problem.optimizer and born < MANY else []
     return Suspicion(
         cause="dead-units",
-        strength=min(0.95, 0.4 + 0.6 * worst.dead),
+        strength=_strength(evidence, worst, born),
         where=worst.where,
         summary=f"{worst.dead:.0%} of the units of {worst.where} output 0 on every sample"
         + (", already at the start" if born > MANY else "")
@@ -39,6 +42,12 @@ def judge(evidence: Evidence) -> Suspicion | None:
             *smaller,
         ),
     )
+
+
+def _strength(evidence: Evidence, worst: Activation, born: float) -> float:
+    """Units that died on the way were killed by something: a step too large, or signals too small to live on."""
+    sure = min(0.95, 0.4 + 0.6 * worst.dead) if born > MANY else 0.3 + 0.35 * worst.dead
+    return sure * (0.5 if any_of(evidence, SPECIFIC) else 1.0)
 
 
 def _figures(worst: Activation, born: float) -> tuple[Figure, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
@@ -38,3 +39,12 @@ class Rule:
     cures: str
     needs: tuple[str, ...]
     judge: Callable[[Evidence], Suspicion | None]
+
+
+def any_of(evidence: Evidence, rules: Iterable[ModuleType]) -> bool:
+    """True if one of these rule modules, asked with the evidence it needs, has a suspicion."""
+    return any(
+        all(getattr(evidence, need) is not None for need in module.RULE.needs)
+        and module.RULE.judge(evidence) is not None
+        for module in rules
+    )

@@ -1,4 +1,4 @@
-"""softmax-applied-twice: probabilities or log-probabilities fed to a loss that applies softmax itself."""
+"""softmax-applied-twice: probabilities fed to a loss that applies softmax itself."""
 
 from __future__ import annotations
 
@@ -7,51 +7,50 @@ from unstuck.records import Figure
 from unstuck.remedies.rewrite import drop_call
 from unstuck.rules.rule import Rule, Suspicion
 
-SOFTMAXES = frozenset({"softmax", "log_softmax"})
-
 
 def judge(evidence: Evidence) -> Suspicion | None:
-    """A softmax in the head of a cross-entropy on logits, over the dimension of the classes."""
-    anatomy = evidence.anatomy
-    assert anatomy is not None
-    if anatomy.criterion is None or evidence.problem is None or evidence.problem.criterion.kind != "cross_entropy":
+    """A softmax before a cross-entropy on logits, whose rows sum to 1 over the classes when they reach the loss.
+
+    A log-softmax (or the log of a softmax) is idempotent: applied again it changes nothing, so that is no finding.
+    """
+    anatomy, objective, problem = evidence.anatomy, evidence.objective, evidence.problem
+    assert anatomy is not None and objective is not None and problem is not None
+    call, output = objective.softmax, anatomy.output
+    if problem.criterion.kind != "cross_entropy" or call is None or output is None:
         return None
-    call = next((c for c in anatomy.head if c.name in SOFTMAXES), None)
-    if call is None or anatomy.output is None:
+    if objective.form != "probabilities" or objective.axis != objective.classes:
         return None
-    # A log-softmax is idempotent: applied again it changes nothing, so that alone harms nobody.
-    harmless = call.name == "log_softmax"
-    output = anatomy.output.detach()
-    sums = float((output.exp() if harmless else output).sum(1).float().mean())
-    largest, smallest = float(output.max()), float(output.min())
-    remedy = drop_call(
-        call.key,
-        "drop-extra-softmax",
-        f"hand the loss the logits: leave out the {call.name} at {call.where}",
-        f"remove {call.where}: cross_entropy applies log_softmax itself",
-    )
+    values = output.detach()
     return Suspicion(
         cause="softmax-applied-twice",
-        strength=0.3 if harmless else 0.97,
+        strength=0.97,
         where=call.where,
         summary=f"{call.where} turns the outputs into probabilities, and cross-entropy applies softmax to them again: "
         "the loss cannot get near zero and its gradient is squeezed.",
         evidence=(
-            Figure("sum of one output row", sums, samples=len(anatomy.output)),
-            Figure("largest output", largest, samples=anatomy.output.numel()),
-            Figure("smallest output", smallest, samples=anatomy.output.numel()),
+            Figure("sum of one output row", float(values.sum(objective.classes).mean()), samples=len(values)),
+            Figure("largest output", float(values.max()), samples=values.numel()),
+            Figure("smallest output", float(values.min()), samples=values.numel()),
         ),
-        remedies=(remedy,),
-        fault=not harmless,
+        remedies=(
+            drop_call(
+                call.key,
+                "drop-extra-softmax",
+                f"hand the loss the logits: leave out the {call.name} at {call.where}",
+                f"remove {call.where}: cross_entropy applies log_softmax itself",
+            ),
+        ),
+        fault=True,
     )
 
 
 RULE = Rule(
     cause="softmax-applied-twice",
     lesson="Cross-entropy in PyTorch takes logits and applies log-softmax itself. Fed with probabilities it sees "
-    "numbers between 0 and 1 only: even a perfect prediction leaves a loss of log(1 + (C-1)/e), and gradients are small.",
-    told_by="A softmax (or log-softmax) call stands between the last layer and F.cross_entropy.",
+    "numbers between 0 and 1 only: even a perfect prediction leaves a loss of log(1 + (C-1)/e), and gradients are "
+    "small.",
+    told_by="A softmax call stands between the last layer and F.cross_entropy, and rows sum to 1 over the classes.",
     cures="Hand the logits to the loss; apply softmax only where probabilities are read.",
-    needs=("anatomy",),
+    needs=("anatomy", "objective"),
     judge=judge,
 )

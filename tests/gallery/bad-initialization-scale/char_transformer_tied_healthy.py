@@ -1,5 +1,3 @@
-import math
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -48,7 +46,7 @@ def main():
         loss.backward()
         optimizer.step()
         if step % 40 == 0 or step == 399:
-            print(f"{step:4d}  train {loss.item():.3f}  (uniform {math.log(len(chars)):.3f})")
+            print(f"{step:4d}  train {loss.item():.3f}")
     model.eval()
     with torch.no_grad():
         x, y = batch(ids[split:], 64)

@@ -28,7 +28,7 @@ model = nn.Sequential(
     nn.Linear(32 * 49, 64), nn.ReLU(),
     nn.Linear(64, 10),
 )
-optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
 scaler = torch.amp.GradScaler(device="cpu", init_scale=65536.0)
 criterion = nn.CrossEntropyLoss()
 

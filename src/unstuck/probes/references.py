@@ -1,0 +1,295 @@
+"""What is achievable on this data: scores of plain models that scikit-learn fits to the same inputs and targets.
+
+Constant, linear (logistic or ridge regression on standardized columns) and a small multi-layer perceptron; for texts
+tables of n-grams; for autoencoders a principal component analysis with as many components as the narrowest layer.
+Each is scored on the rows it was fitted to and on held-out rows. Costs a few seconds of scikit-learn, no gradient of
+the network. A reference is a lower bound of what can be reached: a convolution may do better, hardly ever worse.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unstuck.errors import UnstuckError
+from unstuck.probes.table import CONTEXT, Array, Table, tabulate
+from unstuck.problem import Problem
+from unstuck.training import Training
+
+ROWS = 2000
+HELD_ROWS = 1000
+COMPONENTS = 64
+"""Wide tables are projected on so many principal components first: of Fashion-MNIST they hold 94 % of the variance and
+a logistic regression on them is as good as on the pixels (0.82 against 0.81 held out)."""
+
+SPECTRUM_ROWS = 800
+OWN_S = 3.0
+INFORMATIVE = 3.5
+"""Standard errors above the constant's score from which a reference knows something: the best of three references at
+chance exceeds this once in a thousand data sets."""
+BUDGET_S = 4.0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference model: its score on the rows it was fitted to and on held-out ones; `loss`: its cross-entropy or
+    squared error on the held-out ones (nan where it gives no probabilities)."""
+
+    name: str
+    train: float
+    held_out: float
+    loss: float = float("nan")
+
+
+@dataclass(frozen=True)
+class References:
+    """`chance`: score of the constant prediction on the held-out rows, `error` the standard error of a score there.
+
+    structure   share of the inputs' variance that white noise of the same size would not show (0: noise or constant)
+    constant    share of the input columns that never vary
+    own         where no reference beats the constant: held-out score of a copy of the network, trained on the rest
+    """
+
+    metric: str
+    kind: str
+    models: tuple[Reference, ...]
+    chance: float
+    error: float
+    rows: int
+    held_rows: int
+    structure: float
+    constant: float
+    own: float
+
+    @property
+    def best(self) -> Reference:
+        """The reference with the highest held-out score."""
+        return max(self.models, key=lambda m: m.held_out)
+
+    @property
+    def fair(self) -> Reference:
+        """The reference that a sound training comes up to: the best, of texts the trigram table."""
+        return self.models[1] if self.kind == "tokens" else self.best
+
+    @property
+    def informative(self) -> bool:
+        """True if a reference, or the network itself, clearly beats the constant on held-out rows."""
+        best = self.best.held_out if math.isnan(self.own) else max(self.best.held_out, self.own)
+        return best > self.chance + INFORMATIVE * self.error
+
+
+def measure(problem: Problem, budget_s: float = BUDGET_S) -> References:
+    """Fit and score the references. Raises UnstuckError where the data are no table, or fewer than 40 rows."""
+    start = time.perf_counter()
+    train, held = tabulate(problem, problem.data, ROWS), tabulate(problem, problem.held_out or problem.data, HELD_ROWS)
+    if len(train) < 40:
+        raise UnstuckError(f"{len(train)} rows are too few for a reference model")
+    fits: dict[str, Callable[[Table, Table], list[Reference]]] = {"tokens": _ngrams, "autoencoder": _components}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a reference that has not converged is still a lower bound
+        models = fits.get(train.kind, lambda a, b: _plain(a, b, start + budget_s))(train, held)
+    chance, error = constant(train, held), _error(constant(train, held), held)
+    nothing = max(m.held_out for m in models) <= chance + INFORMATIVE * error
+    return References(
+        metric="accuracy" if train.classes else "R²",
+        kind=train.kind,
+        models=tuple(models),
+        chance=chance,
+        error=error,
+        rows=len(train),
+        held_rows=len(held),
+        structure=structure(train),
+        constant=float((train.inputs.std(0) == 0).mean()),
+        own=trained(problem) if nothing else float("nan"),
+    )
+
+
+def constant(train: Table, held: Table) -> float:
+    """Held-out score of the training rows' commonest class, or of their mean."""
+    if train.classes:
+        return accuracy(np.full(len(held), np.bincount(train.targets).argmax()), held)
+    return r_squared(np.broadcast_to(train.targets.mean(0), held.targets.shape), held.targets)
+
+
+def accuracy(prediction: Array, table: Table) -> float:
+    """Share of rows predicted right; the mean over classes of these shares where the table is balanced."""
+    right = prediction == table.targets
+    if not table.balanced:
+        return float(right.mean())
+    return float(np.mean([right[table.targets == k].mean() for k in np.unique(table.targets)]))
+
+
+def r_squared(prediction: Array, targets: Array) -> float:
+    """1 − mean squared error / mean variance of the columns, as `criterion.score` takes it."""
+    spread = float(targets.var(0).mean())
+    return 1 - float(((prediction - targets) ** 2).mean()) / spread if spread > 0 else float("nan")
+
+
+def _error(chance: float, held: Table) -> float:
+    """Standard error of a score near chance: binomial (of the rarest class if balanced); of R² what makes `INFORMATIVE`
+    of them the square of a correlation of as many standard errors 1/√n."""
+    if not held.classes:
+        return INFORMATIVE / max(len(held), 1)
+    n = int(np.bincount(held.targets)[np.unique(held.targets)].min()) if held.balanced else len(held)
+    return math.sqrt(max(chance * (1 - chance), 0.01) / max(n, 1))
+
+
+def _plain(train: Table, held: Table, deadline: float) -> list[Reference]:
+    found: list[Reference] = []
+    for name, model in (("linear model", linear(train)), ("small neural network", network(train))):
+        if found and time.perf_counter() > deadline - 0.5 * (deadline - time.perf_counter()):
+            break
+        model.fit(train.inputs, _fitted(train))
+        found.append(Reference(name, _score(model, train), _score(model, held), _loss(model, held)))
+    return found
+
+
+def _fitted(table: Table) -> Array:
+    return table.targets if table.classes or table.targets.shape[1] > 1 else table.targets[:, 0]
+
+
+def _score(model: Any, table: Table) -> float:
+    prediction = model.predict(table.inputs)
+    if table.classes:
+        return accuracy(prediction, table)
+    return r_squared(np.asarray(prediction).reshape(len(table), -1), table.targets)
+
+
+def _loss(model: Any, table: Table) -> float:
+    """Mean of −log p(label), or of the squared error; a class that the model never met has probability 1e-3."""
+    if not table.classes:
+        return float(np.square(np.asarray(model.predict(table.inputs)).reshape(len(table), -1) - table.targets).mean())
+    odds, place = model.predict_proba(table.inputs), {k: i for i, k in enumerate(model.classes_)}
+    p = [row[place[k]] if k in place else 0.0 for row, k in zip(odds, table.targets.tolist(), strict=True)]
+    return float(-np.log(np.maximum(p, 1e-3)).mean())
+
+
+def linear(table: Table) -> Any:
+    """Logistic or ridge regression on standardized columns (their principal components where there are many)."""
+    from sklearn.linear_model import Ridge
+
+    return _pipeline(table, _logistic(table) if table.classes else Ridge(alpha=10.0))
+
+
+def _logistic(table: Table) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=100, tol=1e-3, class_weight="balanced" if table.balanced else None)
+
+
+def network(table: Table) -> Any:
+    """A perceptron with 128 hidden units, some forty passes of Adam, weight decay; regression targets standardized."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    passes = max(8, min(60, 120_000 // len(table)))
+    options: dict[str, Any] = {"max_iter": passes, "alpha": 0.01, "batch_size": min(64, len(table)), "random_state": 0}
+    if table.classes:
+        return _pipeline(table, MLPClassifier(hidden_layer_sizes=(128,), **options))
+    inner = TransformedTargetRegressor(MLPRegressor(hidden_layer_sizes=(128,), **options), transformer=StandardScaler())
+    return _pipeline(table, inner)
+
+
+def _pipeline(table: Table, model: Any) -> Any:
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows, columns = table.inputs.shape
+    if columns <= COMPONENTS:
+        return make_pipeline(StandardScaler(), model)
+    kept = min(COMPONENTS, rows // 2)
+    return make_pipeline(StandardScaler(), PCA(kept, svd_solver="randomized", random_state=0), StandardScaler(), model)
+
+
+def _components(train: Table, held: Table) -> list[Reference]:
+    """The best linear autoencoder with the network's bottleneck (Baldi & Hornik 1989): principal components."""
+    from sklearn.decomposition import PCA
+
+    kept = min(train.narrowest, *train.targets.shape)
+    model = PCA(kept, random_state=0).fit(train.targets)
+    scores = [r_squared(model.inverse_transform(model.transform(t.targets)), t.targets) for t in (train, held)]
+    return [Reference(f"PCA with {kept} components", *scores)]
+
+
+def _ngrams(train: Table, held: Table) -> list[Reference]:
+    """Tables of the commonest next token after the last one, two, … ids; unseen contexts fall back to shorter ones."""
+    tables = [_counted(train, order) for order in range(CONTEXT + 1)]
+    names = ("unigram table", "bigram table", "trigram table", "4-gram table")
+    return [
+        Reference(names[order], _looked_up(tables[: order + 1], train), _looked_up(tables[: order + 1], held))
+        for order in range(1, CONTEXT + 1)
+    ]
+
+
+def _counted(train: Table, order: int) -> dict[tuple[int, ...], int]:
+    counts: dict[tuple[int, ...], Counter[int]] = {}
+    for context, target in zip(train.inputs[:, CONTEXT - order :].tolist(), train.targets.tolist(), strict=True):
+        counts.setdefault(tuple(context), Counter())[target] += 1
+    return {context: counter.most_common(1)[0][0] for context, counter in counts.items()}
+
+
+def _looked_up(tables: list[dict[tuple[int, ...], int]], table: Table) -> float:
+    right = 0
+    for context, target in zip(table.inputs.tolist(), table.targets.tolist(), strict=True):
+        for order in reversed(range(len(tables))):
+            found = tables[order].get(tuple(context[CONTEXT - order :]))
+            if found is not None:
+                right += found == target
+                break
+    return right / max(len(table), 1)
+
+
+def structure(table: Table) -> float:
+    """Share of the standardized columns' variance above the upper edge of white noise's spectrum.
+
+    Marchenko & Pastur (1967): eigenvalues of the correlation matrix of n rows of d independent columns stay below
+    (1 + √(d/n))². Token ids: the share of bits that an id tells of the next one (mutual information over entropy).
+    """
+    if table.kind == "tokens":
+        return _mutual(table.inputs[:, -2], table.inputs[:, -1])
+    x = table.inputs[:SPECTRUM_ROWS]
+    x = x[:, x.std(0) > 0]
+    if x.shape[1] < 2 or len(x) < 8:
+        return 0.0
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-12)
+    rows, columns = x.shape
+    values = np.linalg.eigvalsh(x @ x.T if rows < columns else x.T @ x) / rows
+    edge = (1 + math.sqrt(columns / rows)) ** 2
+    return float(values[values > 1.1 * edge].sum() / values.sum())
+
+
+def _mutual(first: Array, second: Array) -> float:
+    keep = first >= 0
+    a, b = np.unique(first[keep], return_inverse=True)[1], np.unique(second[keep], return_inverse=True)[1]
+    if len(a) == 0:
+        return 0.0
+    joint = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(joint, (a, b), 1)
+    p = joint / joint.sum()
+    pa, pb = p.sum(1, keepdims=True), p.sum(0, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shared = float(np.nansum(p * np.log(p / (pa * pb))))
+        entropy = -float(np.nansum(pb * np.log(pb)))
+    # Finite samples share (a−1)(b−1)/2n nats by chance (Miller & Madow).
+    bias = (len(pa) - 1) * (pb.size - 1) / (2 * len(a))
+    return max(0.0, shared - bias) / entropy if entropy > 0 else 0.0
+
+
+def trained(problem: Problem, budget_s: float = OWN_S) -> float:
+    """Held-out score of the network itself, trained on a copy for at most the user's steps and `budget_s` seconds."""
+    if problem.optimizer is None or not problem.held_out:
+        return float("nan")
+    run, start = Training(problem), time.perf_counter()
+    wanted = problem.loop.steps or 200
+    while run.steps < wanted and not run.diverged and time.perf_counter() - start < budget_s:
+        run.advance(min(20, wanted - run.steps))
+    return run.score(problem.held_out).value

@@ -1,0 +1,44 @@
+"""Other batches of the same samples: mixed, or larger. Made from training batches alone, never held-out ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from unstuck.errors import BadArgument
+from unstuck.problem import Problem, batch_size
+from unstuck.remedies.remedy import Remedy
+from unstuck.rows import Rows
+
+
+def shuffle() -> Remedy:
+    """The samples are mixed, and batches come in random order."""
+    return Remedy(
+        "shuffle",
+        "mix the samples before batches are made",
+        "DataLoader(dataset, batch_size=…, shuffle=True)  # or indices from torch.randperm(len(x))",
+        lambda p: rebatched(p, batch_size(p.data[0])),
+    )
+
+
+def larger_batch(problem: Problem, size: int) -> Remedy:
+    """Batches of `size` samples."""
+    return Remedy(
+        "larger-batch",
+        f"train on batches of {size} samples (now {batch_size(problem.data[0])})",
+        f"batch_size={size}",
+        lambda p: rebatched(p, size),
+    )
+
+
+def rebatched(problem: Problem, size: int) -> Problem:
+    """The problem with its training samples mixed and in batches of `size`. Raises BadArgument where it has no rows."""
+    present = problem.loop.batch_size or batch_size(problem.data[0])
+    rows = Rows.of(problem.data, present)
+    if rows is None or len(rows) < 2 * size:
+        raise BadArgument(f"rebatched: there are not {2 * size} samples that could be batched anew")
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))
+    kept = replace(problem.rows, ordered=False) if problem.rows is not None else None
+    loop = replace(problem.loop, batch_size=size)
+    return replace(problem, data=rows.batches(order, size), rows=kept, loop=loop)

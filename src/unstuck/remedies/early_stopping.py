@@ -1,0 +1,26 @@
+"""Stop where the validation loss was lowest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unstuck.problem import Problem
+from unstuck.remedies.remedy import Remedy
+
+
+def stop_early(step: int, per_epoch: int = 0) -> Remedy:
+    """No step after the first `step` ones (the learning rate is 0 from there); its effect shows in the held-out loss."""
+    epochs = f" (about epoch {max(1, round(step / per_epoch))})" if per_epoch else ""
+    return Remedy(
+        "stop-early",
+        f"stop after {step} steps{epochs}, where the validation loss is lowest",
+        f"if step >= {step}: break  # or keep the state with the lowest validation loss, and stop when it no longer falls",
+        lambda problem: _stopped(problem, step),
+        on="loss",
+    )
+
+
+def _stopped(problem: Problem, step: int) -> Problem:
+    course = problem.loop.schedule or (1.0,)
+    kept = (course + course[-1:] * step)[:step]
+    return replace(problem, loop=replace(problem.loop, schedule=(*kept, 0.0)))

@@ -1,0 +1,180 @@
+"""A wider copy of the network: hidden layers with more units, each fitted to what arrives at it.
+
+One forward pass of a copy rebuilds every layer in the order of the calls: it takes as many features as arrive and makes
+twice as many as before, at least `LEAST`; the last layer keeps its outputs. A network whose forward pass has its widths
+written into it (a fixed `view`, attention) refuses, by an exception of its own or an UnstuckError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unstuck.errors import UnstuckError
+from unstuck.problem import OptimizerRecipe, Problem, sandbox
+from unstuck.remedies.remedy import Remedy
+
+LEAST = 64
+"""Fewest units of a wider fully connected or recurrent layer; a quarter of it for channels of a convolution."""
+
+LINEAR, CONVS = (nn.Linear,), (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+GROWING = (*LINEAR, *CONVS, *RECURRENT)
+BOUND = (nn.MultiheadAttention, nn.GroupNorm, nn.RNNCellBase)
+"""Layers that tie widths together: a network with one is not widened."""
+
+
+def widen(problem: Problem) -> Remedy:
+    """Hidden layers at least twice as wide; a network of one linear layer gets a hidden layer instead."""
+    narrow = hidden_layers(problem)
+    if not narrow:
+        return Remedy(
+            "add-hidden-layer",
+            f"give the network a hidden layer of {LEAST} units",
+            f"nn.Sequential(nn.Linear(…, {LEAST}), nn.ReLU(), nn.Linear({LEAST}, …)) instead of the single nn.Linear",
+            _with_hidden_layer,
+            on="train",
+        )
+    name, module = min(narrow, key=lambda pair: width(pair[1]))
+    return Remedy(
+        "widen",
+        f"widen the hidden layers ({name} has {width(module)} units, now {wider(module)})",
+        f"{type(module).__name__}(…, {wider(module)}) at {name}, and likewise the other hidden layers",
+        _widened,
+        on="train",
+    )
+
+
+def width(module: nn.Module) -> int:
+    """Units (features, channels, hidden size) that a layer makes."""
+    for name in ("out_features", "out_channels", "hidden_size"):
+        if hasattr(module, name):
+            return int(getattr(module, name))
+    raise UnstuckError(f"{type(module).__name__} has no width")
+
+
+def wider(module: nn.Module) -> int:
+    """The width that `widen` gives this layer."""
+    return max(2 * width(module), LEAST // 4 if isinstance(module, CONVS) else LEAST)
+
+
+def hidden_layers(problem: Problem) -> list[tuple[str, nn.Module]]:
+    """Layers with weights in the order they are called, without the last one."""
+    model = problem.twin()
+    names = {id(m): n for n, m in model.named_modules()}
+    order: list[nn.Module] = []
+    with sandbox(0), torch.no_grad(), _hooked(model, lambda m, a: order.append(m)):
+        problem.value(model, problem.data[0])
+    layers = list({id(m): m for m in order}.values())
+    return [(names[id(m)], m) for m in layers[:-1]]
+
+
+def _hooked(model: nn.Module, see: Callable[[nn.Module, Any], None]) -> Any:
+    from contextlib import ExitStack
+
+    stack = ExitStack()
+    for module in model.modules():
+        if isinstance(module, GROWING):
+            stack.callback(module.register_forward_pre_hook(see).remove)
+    return stack
+
+
+def _widened(problem: Problem) -> Problem:
+    """Raises UnstuckError where a layer ties widths together, or the wider copy does not run."""
+    model = problem.twin()
+    if any(isinstance(m, BOUND) for m in model.modules()):
+        raise UnstuckError("attention and group normalization tie the widths of layers together")
+    final = hidden_layers_and_last(problem)
+    named = dict(model.named_modules())
+    last = named[final]
+    with sandbox(problem.seed + 1):
+        handles = [
+            module.register_forward_pre_hook(lambda m, args, keep=module is last: _fit(m, args[0], keep))
+            for module in model.modules()
+            if isinstance(module, (*GROWING, *BATCH_NORMS, nn.LayerNorm))
+        ]
+        try:
+            with torch.no_grad():
+                problem.value(model, problem.data[0])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UnstuckError(f"the network's widths are tied to each other: {error}") from None
+        finally:
+            for handle in handles:
+                handle.remove()
+    return replace(problem, model=model, last={}, optimizer=_over_all(problem.optimizer, model))
+
+
+def hidden_layers_and_last(problem: Problem) -> str:
+    """Path of the layer with weights that is called last."""
+    model = problem.twin()
+    names = {id(m): n for n, m in model.named_modules()}
+    order: list[str] = []
+    with sandbox(0), torch.no_grad(), _hooked(model, lambda m, a: order.append(names[id(m)])):
+        problem.value(model, problem.data[0])
+    if not order:
+        raise UnstuckError("the network has no linear, convolutional or recurrent layer")
+    return order[-1]
+
+
+def _fit(module: nn.Module, arriving: Tensor, keep: bool) -> None:
+    """Rebuild a layer in place for the features that arrive, wider unless `keep`."""
+    fresh = _rebuilt(module, arriving, width(module) if keep or not isinstance(module, GROWING) else wider(module))
+    fresh.train(module.training)
+    module.__dict__.update({k: v for k, v in fresh.__dict__.items() if not k.startswith("_forward_pre_hooks")})
+
+
+def _rebuilt(module: nn.Module, arriving: Tensor, units: int) -> nn.Module:
+    device = arriving.device
+    if isinstance(module, nn.Linear):
+        return nn.Linear(arriving.shape[-1], units, module.bias is not None, device=device)
+    if isinstance(module, CONVS):
+        if module.groups != 1:
+            raise UnstuckError("a grouped convolution ties widths together")
+        channel = arriving.shape[-(len(module.kernel_size) + 1)]
+        return type(module)(  # type: ignore[return-value]
+            channel, units, module.kernel_size, module.stride, module.padding, module.dilation,  # type: ignore[arg-type]
+            bias=module.bias is not None, padding_mode=module.padding_mode, device=device,
+        )  # fmt: skip
+    if isinstance(module, RECURRENT):
+        return type(module)(
+            arriving.shape[-1], units, module.num_layers, module.bias, module.batch_first, module.dropout,
+            module.bidirectional, device=device,
+        )  # fmt: skip
+    if isinstance(module, BATCH_NORMS):
+        return type(module)(arriving.shape[1], module.eps, module.momentum, module.affine, module.track_running_stats,
+                            device=device)  # fmt: skip
+    assert isinstance(module, nn.LayerNorm)
+    return nn.LayerNorm(arriving.shape[-len(module.normalized_shape) :], module.eps, device=device)
+
+
+def _with_hidden_layer(problem: Problem) -> Problem:
+    path = hidden_layers_and_last(problem)
+    model = problem.twin()
+    layer = model.get_submodule(path)
+    if not isinstance(layer, nn.Linear):
+        raise UnstuckError(f"a hidden layer goes before a linear layer, and {path or 'the model'} is none")
+    with sandbox(problem.seed + 1):
+        device = layer.weight.device
+        inner = (
+            nn.Linear(layer.in_features, LEAST, device=device),
+            nn.ReLU(),
+            nn.Linear(LEAST, layer.out_features, device=device),
+        )
+    stacked = nn.Sequential(*inner)
+    if not path:
+        return replace(problem, model=stacked, last={}, optimizer=_over_all(problem.optimizer, stacked))
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, stacked)
+    return replace(problem, model=model, last={}, optimizer=_over_all(problem.optimizer, model))
+
+
+def _over_all(recipe: OptimizerRecipe | None, model: nn.Module) -> OptimizerRecipe | None:
+    """The recipe with the first group's options over every parameter of the new model."""
+    if recipe is None:
+        return None
+    return replace(recipe, groups=((recipe.groups[0][0], tuple(n for n, _ in model.named_parameters())),), state={})

@@ -1,0 +1,70 @@
+"""batchnorm-train-eval-gap: running statistics that do not fit the data, so that evaluation fails where training does
+not."""
+
+from __future__ import annotations
+
+from unstuck.evidence import Evidence
+from unstuck.probes.normalization import Normalization
+from unstuck.records import Figure
+from unstuck.remedies.learning_rate import change_learning_rate
+from unstuck.remedies.normalization import default_momentum
+from unstuck.rules.rule import Rule, Suspicion
+
+GAP = 0.1
+"""Loss of score from batch statistics to running ones, on the same samples; sound trainings show 0.00 to 0.02."""
+
+CLOSED = 0.5
+"""Share of the gap that recomputed statistics must close: else the statistics are not what is wrong."""
+
+SLOW, FAST = 0.01, 0.5
+"""Momenta outside of this follow the data over more than 100 batches, or forget all but the last two."""
+
+
+def judge(evidence: Evidence) -> Suspicion | None:
+    """Intervention: recomputing the running statistics from the data gives back most of what evaluation loses."""
+    norms, problem = evidence.normalization, evidence.problem
+    assert norms is not None and problem is not None
+    training = [layer for layer in norms.layers if layer.trains and layer.tracks]
+    if not training or norms.by_batch is None or norms.by_running is None or norms.recalibrated is None:
+        return None
+    batch, running, again = (max(s.value, -1.0) for s in (norms.by_batch, norms.by_running, norms.recalibrated))
+    if not (batch - running >= GAP and again - running >= CLOSED * (batch - running)):
+        return None
+    odd = [layer for layer in training if layer.momentum is not None and not SLOW <= layer.momentum <= FAST]
+    layer = (odd or training)[0]
+    lr = problem.optimizer.lr if problem.optimizer is not None else 0.0
+    remedies = (default_momentum(problem),) if odd else ((change_learning_rate(problem, lr / 10),) if lr > 0 else ())
+    return Suspicion(
+        cause="batchnorm-train-eval-gap",
+        strength=0.95 if odd else 0.6,
+        where=f"{layer.path} (BatchNorm)",
+        summary=f"On the same samples {norms.by_batch.metric} is {batch:.2f} by batch statistics and {running:.2f} in "
+        "evaluation mode: the running statistics do not fit the data"
+        + (f" (momentum {layer.momentum:g})." if odd else "."),
+        evidence=_figures(norms, layer.momentum),
+        remedies=remedies,
+        fault=bool(odd),
+    )
+
+
+def _figures(norms: Normalization, momentum: float | None) -> tuple[Figure, ...]:
+    assert norms.by_batch is not None and norms.by_running is not None and norms.recalibrated is not None
+    metric, samples = norms.by_batch.metric, norms.by_batch.samples
+    return (
+        Figure(f"{metric} by batch statistics", norms.by_batch.value, samples=samples),
+        Figure(f"{metric} in evaluation mode", norms.by_running.value, samples=samples),
+        Figure(f"{metric} in evaluation mode, statistics recomputed", norms.recalibrated.value, samples=samples),
+        Figure("momentum of the running statistics", momentum if momentum is not None else float("nan")),
+    )
+
+
+RULE = Rule(
+    cause="batchnorm-train-eval-gap",
+    lesson="In training BatchNorm goes by the batch, in evaluation by running means that follow the batches with its "
+    "momentum. Where these lag behind the weights, the evaluated network is another one than the trained.",
+    told_by="On the same samples evaluation mode scores far below batch statistics, and statistics recomputed from the "
+    "data close the gap.",
+    cures="PyTorch's momentum of 0.1 (in other libraries 0.9 means the same), or statistics recomputed after training.",
+    needs=("normalization",),
+    judge=judge,
+)

@@ -1,0 +1,124 @@
+"""Causes of the step on a small problem: each named by its own evidence, and silent beside it."""
+
+import pytest
+import torch
+from torch import nn
+
+from unstuck.criterion import find
+from unstuck.diagnose import PROBES, gather
+from unstuck.problem import Problem, recipe_of, replace
+from unstuck.rules import (
+    adaptive_step_exhausted,
+    clipping_before_unscale,
+    clipping_too_tight,
+    learning_rate_too_high,
+    learning_rate_too_low,
+    learning_rate_zero,
+    momentum_misconfigured,
+    optimizer_unsuited,
+    schedule_decays_too_early,
+    weight_decay_too_strong,
+)
+from unstuck.trace import trace
+from unstuck.training import Training
+
+ALL = (
+    adaptive_step_exhausted, clipping_before_unscale, clipping_too_tight, learning_rate_too_high,
+    learning_rate_too_low, learning_rate_zero, momentum_misconfigured, optimizer_unsuited,
+    schedule_decays_too_early, weight_decay_too_strong,
+)  # fmt: skip
+
+
+def problem(make, steps=60, **loop):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 3))
+    x = torch.randn(256, 10)
+    y = x[:, :3].argmax(1)
+    data = list(zip(x.split(32), y.split(32), strict=True))
+    case = Problem(model, nn.CrossEntropyLoss(), data, optimizer=make(model.parameters()))
+    case = replace(case, criterion=find(trace(case, case.twin(), case.data[0])))
+    case = replace(case, loop=replace(case.loop, **{"steps": steps, **loop}))
+    run = Training(case)
+    run.advance(steps)
+    state = recipe_of(run.optimizer, {id(p): n for n, p in run.model.named_parameters()}).state
+    rate = case.optimizer.lr
+    return replace(
+        case,
+        last={n: p.detach().clone() for n, p in run.model.named_parameters()},
+        optimizer=replace(case.optimizer, state=state),
+        loop=replace(
+            case.loop, losses=tuple(run.losses), lrs=tuple(rate * f for f in case.loop.schedule or (1.0,) * steps)
+        ),
+    )
+
+
+def causes(case, monkeypatch):
+    """Strength of every cause of this section that has a suspicion."""
+    wanted = {"history", "level", "anatomy", "data", "objective", "activations", "gradients", "rates"}
+    monkeypatch.setattr("unstuck.diagnose.PROBES", tuple(p for p in PROBES if p[0] in wanted))
+    evidence, missing = gather(case, case.loop, case.optimizer, float("inf"))
+    assert not missing
+    found = [m.RULE.judge(evidence) for m in ALL]
+    assert all(s.cause == m.RULE.cause for s, m in zip(found, ALL, strict=True) if s)
+    return {s.cause: s for s in found if s}
+
+
+def sgd(**options):
+    return lambda p: torch.optim.SGD(p, **{"lr": 0.3, **options})
+
+
+@pytest.mark.parametrize(
+    ("cause", "make", "loop"),
+    [
+        ("learning-rate-too-high", sgd(lr=100.0), {}),
+        ("learning-rate-too-high", lambda p: torch.optim.Adam(p, lr=3.0), {}),
+        ("learning-rate-too-low", sgd(lr=1e-4), {}),
+        ("learning-rate-too-low", lambda p: torch.optim.Adam(p, lr=1e-7), {}),
+        ("learning-rate-zero", sgd(lr=0.0), {}),
+        ("learning-rate-zero", sgd(), {"schedule": (0.0,) * 60}),
+        ("schedule-decays-too-early", sgd(), {"schedule": tuple(0.3**i for i in range(60))}),
+        ("schedule-decays-too-early", sgd(), {"schedule": tuple((i + 1) / 1e5 for i in range(60))}),
+        ("adaptive-step-exhausted", lambda p: torch.optim.Adagrad(p, lr=0.003), {}),
+        ("momentum-misconfigured", sgd(lr=0.01, momentum=0.999), {}),
+        ("momentum-misconfigured", lambda p: torch.optim.Adam(p, lr=1e-2, betas=(0.999, 0.9)), {}),
+        ("momentum-misconfigured", lambda p: torch.optim.Adam(p, lr=1e-3, eps=10.0), {}),
+        ("clipping-too-tight", sgd(), {"clip": ("norm", 1e-3), "clip_active": 1.0, "clip_factor": 2e-3}),
+        (
+            "clipping-before-unscale",
+            sgd(),
+            {"clip": ("norm", 1.0), "clip_factor": 2e-5, "clip_before_unscale": True, "loss_scale": 65536.0},
+        ),
+        ("weight-decay-too-strong", sgd(lr=0.1, weight_decay=5.0), {}),
+        ("weight-decay-too-strong", lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=30.0), {}),
+    ],
+)  # fmt: skip
+def test_the_cause_is_the_strongest(cause, make, loop, monkeypatch):
+    found = causes(problem(make, **loop), monkeypatch)
+    assert cause in found
+    assert found[cause].strength == max(s.strength for s in found.values())
+    assert found[cause].remedies
+    assert 2 <= len(found[cause].evidence) <= 4
+
+
+@pytest.mark.parametrize(
+    ("make", "loop"),
+    [
+        (sgd(), {}),
+        (sgd(lr=0.1, momentum=0.9, weight_decay=5e-4), {"schedule": tuple(1 - i / 60 for i in range(60))}),
+        (lambda p: torch.optim.Adam(p, lr=1e-2), {"schedule": tuple(min(1.0, (i + 1) / 10) for i in range(60))}),
+        (lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1), {"clip": ("norm", 1.0), "clip_active": 0.3}),
+        (lambda p: torch.optim.Adagrad(p, lr=0.1), {}),
+        (lambda p: torch.optim.RMSprop(p, lr=3e-3), {}),
+    ],
+)
+def test_nothing_is_said_of_sound_trainings(make, loop, monkeypatch):
+    assert causes(problem(make, **loop), monkeypatch) == {}
+
+
+def test_remedied_rates_lie_between_the_sick_ones(monkeypatch):
+    for lr, cause in ((100.0, "learning-rate-too-high"), (1e-4, "learning-rate-too-low")):
+        case = problem(sgd(lr=lr))
+        remedies = causes(case, monkeypatch)[cause].remedies
+        rates = [remedy.apply(case).optimizer.lr for remedy in remedies]
+        assert all(0.01 <= rate <= 10 for rate in rates)
+        assert len(set(rates)) == 2
