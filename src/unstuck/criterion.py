@@ -37,6 +37,7 @@ SQUARES = {"pow", "square", "__pow__"}
 ABSOLUTES = {"abs", "absolute"}
 LOGARITHMS = {"log", "log_softmax", "logsigmoid", "log10", "log2", "log1p"}
 PRODUCTS = {"mul", "__mul__", "__rmul__"}
+PASSING = {"clamp", "clip", "neg", "__neg__", "broadcast_tensors", "expand", "view", "reshape", "flatten", "squeeze"}
 AVERAGES = {"neg", "__neg__", "mean", "sum", "rsub", "__rsub__"}
 
 
@@ -114,8 +115,8 @@ def _is_log(trace: Trace, tensor: object) -> bool:
     maker = trace.maker(tensor) if trace.lives(tensor) else None
     if maker is None:
         return False
-    if maker.name in {"clamp", "clip", "neg", "__neg__"}:
-        return _is_log(trace, maker.args[0])
+    if maker.name in PASSING:
+        return _is_log(trace, next((a for a in maker.args if trace.lives(a)), None))
     return maker.name in LOGARITHMS or (maker.name == "sub" and _log_sum_exp(trace, maker))
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from unstuck.charts import charts
 from unstuck.criterion import find, weighed
-from unstuck.errors import BadArgument, UnstuckError
+from unstuck.errors import BadArgument, NotApplicable, UnstuckError
 from unstuck.evidence import Evidence
 from unstuck.probes import (
     activations,
@@ -40,7 +40,7 @@ from unstuck.race.race import Race
 from unstuck.records import Cost, Report, Skipped
 from unstuck.rules import RULES
 from unstuck.rules.rule import Suspicion
-from unstuck.settle import headline, key_figures, settle
+from unstuck.settle import headline, key_figures, settle, sound
 from unstuck.trace import trace
 
 Tick = Callable[[str, float], None]
@@ -141,6 +141,8 @@ def gather(
         try:
             assert problem is not None
             found = measure(problem)
+        except NotApplicable:
+            continue
         except Exception as error:  # the user's own model runs inside: it may raise anything
             why = str(error) if isinstance(error, UnstuckError) else f"{type(error).__name__}: {error}"
             missing.append(Skipped(name, why))
@@ -162,7 +164,9 @@ def suspect(evidence: Evidence) -> list[Suspicion]:
 
 
 def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick) -> Race | None:
-    named = [(f"{s.cause}:{r.id}", r) for s in suspicions[:RACED] for r in s.remedies[:2]]
+    # In a sound training a matter of degree can be no more than a note: only faults are worth a race.
+    entered = [s for s in suspicions if s.fault or not sound(evidence)][:RACED]
+    named = [(f"{s.cause}:{r.id}", r) for s in entered for r in s.remedies[:2]]
     if not named or evidence.problem is None or evidence.problem.optimizer is None or budget_s < 1:
         return None
     lanes, _ = race.enter(evidence.problem, named)

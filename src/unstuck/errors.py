@@ -3,6 +3,7 @@
     UnstuckError
     ├── BadArgument        a call got something it cannot use: which argument, what arrived, what to do
     ├── NotReplayable      a recorded loss cannot be computed again on a copy; the report says why
+    ├── NotApplicable      a probe has nothing to measure here (no validation data, nothing random); not worth a word
     └── TargetNotFound     `unstuck examine FILE:NAME` names nothing that exists
 
 `StopTraining` is no error: it ends a watched script early (a loss that is not finite, `--steps N`).
@@ -21,6 +22,10 @@ class BadArgument(UnstuckError, ValueError):
 
 class NotReplayable(UnstuckError):
     """The recorded loss cannot be computed again on a copy of the model; the message says why."""
+
+
+class NotApplicable(UnstuckError):
+    """A probe that has nothing to measure on this problem: no fault, and not worth a word in the report."""
 
 
 class TargetNotFound(UnstuckError):

@@ -209,3 +209,20 @@ def test_two_models_in_one_loss_become_one_bundle():
     captured = assemble(watch)
     assert captured.problem is not None, captured.skipped
     assert {name.split(".")[0] for name, _ in captured.problem.model.named_parameters()} == {"encoder", "decoder"}
+
+
+def test_tied_weights_start_where_they_started():
+    torch.manual_seed(0)
+    tied = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
+    tied[1].weight = tied[0].weight
+    before = tied[0].weight.detach().clone()
+    optimizer = torch.optim.SGD(tied.parameters(), lr=0.5)
+    with Watch(share=10.0) as watch:
+        for _ in range(6):
+            tokens = torch.randint(0, 9, (16,))
+            optimizer.zero_grad()
+            F.cross_entropy(tied(tokens), tokens).backward()
+            optimizer.step()
+    problem = assemble(watch).problem
+    assert torch.equal(problem.model[0].weight, before)
+    assert problem.model[1].weight is problem.model[0].weight

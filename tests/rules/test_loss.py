@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 from unstuck.criterion import find, weighed
 from unstuck.errors import UnstuckError
@@ -180,6 +181,8 @@ SICK = [
          ("wrong-loss-sign-or-scale",)),
     Case("minus left out of a product", lambda o, t: (t * o.softmax(1).log()).sum(1).mean(), ONEHOT,
          ("wrong-loss-sign-or-scale",)),
+    Case("a distribution's log-probability, minus left out", lambda o, t: Categorical(logits=o).log_prob(t).mean(),
+         CLASSES, ("wrong-loss-sign-or-scale",)),
     Case("maximize", F.mse_loss, VALUES, ("wrong-loss-sign-or-scale",), width=1, options=(("maximize", True),)),
     Case("sum", lambda o, t: F.mse_loss(o, t, reduction="sum"), VALUES, ("wrong-loss-sign-or-scale",), width=1),
     Case("divided once more", lambda o, t: F.cross_entropy(o, t) / N, CLASSES, ("wrong-loss-sign-or-scale",)),
@@ -210,6 +213,7 @@ HEALTHY = [
          model=lambda: Steps(lambda x: x.log_softmax(-1))),
     Case("picked by hand, classes last", lambda o, t: -o.log_softmax(-1).gather(-1, t[..., None]).mean(), TOKENS,
          model=Steps),
+    Case("a distribution's log-probability", lambda o, t: -Categorical(logits=o).log_prob(t).mean(), CLASSES),
     Case("soft labels", F.cross_entropy, 0.9 * ONEHOT + 0.1 / 3),
     Case("sigmoid and bce", bce, BITS, width=1),
     Case("sigmoid, clamped, and bce", lambda o, t: F.binary_cross_entropy(o.sigmoid().clamp(1e-6, 1 - 1e-6), t), BITS,

@@ -74,8 +74,8 @@ def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
     seen, skipped = watch.seen, []
     live = _whole(seen, form)
     modules = {id(m): n for n, m in live.named_modules(remove_duplicate=False)}
-    names = {id(p): n for n, p in live.named_parameters(remove_duplicate=False)}
-    buffers = {id(b): n for n, b in live.named_buffers(remove_duplicate=False)}
+    names = {id(p): n for n, p in live.named_parameters()}
+    buffers = {id(b): n for n, b in live.named_buffers()}
     unregistered = hidden(live)
     more_names, more_modules = names_of(live, unregistered)
     names, modules = more_names | names, more_modules | modules

@@ -1,10 +1,10 @@
 """Whether gradients are cleared between an optimizer's steps, told from one parameter's gradient as it comes and goes.
 
-After a step a gradient is left in place. The first backward that reaches the parameter again either finds it gone
-(cleared) or adds to it (not cleared). Backwards of another loss, which do not reach the parameter (a discriminator's
-between two steps of the generator), say nothing: the gradient's identity and version tell them apart.
+After a step its gradients are left in place. The first backward that reaches a parameter again either finds its
+gradient gone (cleared) or will add to it (not cleared). A backward of another loss, which does not reach the parameter
+(a discriminator's between two steps of the generator), says nothing: the loss's graph tells.
 
-Costs a look at one tensor a backward, between a sampled step and the next one of the same optimizer.
+Costs a walk over the loss's graph (a microsecond a node) for backwards between a sampled step and the next one.
 """
 
 from __future__ import annotations
@@ -18,30 +18,27 @@ from torch import Tensor
 LOOKED_AT = 8
 """So many parameters are tried for one that has a gradient to follow."""
 
+NODES = 20_000
+
 
 @dataclass
 class Trail:
-    """One parameter's gradient since a step: as it stood at the last look, and what the first backward found."""
+    """One parameter's gradient since a step: what the first backward that reached it found, and whether it was cleared
+    again before the next step."""
 
     parameter: Tensor
-    last: tuple[Tensor | None, int, bool] | None = None
     dirty: bool | None = None
     discarded: bool = False
 
-    def look(self) -> None:
-        """Note the gradient as it stands, and judge by what became of the one noted before."""
+    def look(self, loss: Tensor) -> None:
+        """Note the gradient as it stands before a backward from `loss`."""
         grad = self.parameter.grad
         filled = grad is not None and bool(grad.any())
-        if self.last is not None:
-            before, version, was_filled = self.last
-            # An empty gradient that is filled now was written by the backward in between; a filled one was added to
-            # if it is the same tensor in another version. A filled one that is empty now was cleared in between.
-            added = filled and (not was_filled or grad is not before or grad._version != version)  # type: ignore[union-attr]
-            if added and self.dirty is None:
-                self.dirty = was_filled
-            elif self.dirty is not None and not filled:
-                self.discarded = True
-        self.last = (grad, grad._version if grad is not None else 0, filled)
+        if self.dirty is None:
+            if reaches(loss, self.parameter):
+                self.dirty = filled
+        elif not filled:
+            self.discarded = True
 
 
 class Clearing:
@@ -64,18 +61,31 @@ class Clearing:
         """True while a gradient is followed."""
         return bool(self._trails)
 
-    def before_backward(self) -> None:
+    def before_backward(self, loss: Tensor) -> None:
         """Look at the followed gradients just before a backward adds to them."""
         for trail in self._trails.values():
-            trail.look()
+            trail.look(loss)
 
     def before_step(self, optimizer: torch.optim.Optimizer, backwards: int) -> None:
         """End the trail of an optimizer about to step, after so many backwards since the last step."""
         trail = self._trails.pop(id(optimizer), None)
-        if trail is None:
+        if trail is None or trail.dirty is None:
             return
-        trail.look()
-        if trail.dirty is not None:
-            self.cleared.append(not trail.dirty)
+        self.cleared.append(not trail.dirty)
         if backwards > 1:
             self.discarded.append(trail.discarded)
+
+
+def reaches(loss: Tensor, parameter: Tensor) -> bool:
+    """True if the loss's graph leads to this leaf, within `NODES` nodes."""
+    open_: list[Any] = [loss.grad_fn]
+    known: set[Any] = set()
+    while open_ and len(known) < NODES:
+        node = open_.pop()
+        if node is None or node in known:
+            continue
+        if getattr(node, "variable", None) is parameter:
+            return True
+        known.add(node)
+        open_ += [following for following, _ in node.next_functions]
+    return False

@@ -183,7 +183,7 @@ class Watch:
         calls, rng = self._stop_recording(), self._rng
         if seen.clearing.following:
             with self.meter.timed():
-                seen.clearing.before_backward()
+                seen.clearing.before_backward(loss)
         original, scale = self._unscaled(loss)
         if original.is_cuda and calls is None:
             seen.losses.append(original.detach())  # read later: a look at every step would wait for the device

@@ -1,22 +1,26 @@
 """Training against validation along the way: loss and score on both at the recorded snapshots and at the end.
 
 Only where the script's own validation data were seen: batches held out of the training data were trained on by the
-user's run. Costs `BATCHES` forward passes for each of up to ten snapshots, on copies, in evaluation mode.
+user's run. Costs `BATCHES` forward passes for each of some ten states, on copies, in evaluation mode.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from unstuck.criterion import score
-from unstuck.errors import UnstuckError
+from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.problem import Batch, Problem, load_state, sandbox
+from unstuck.training import Training
 
 BATCHES = 12
+FEW, COURSE_S = 5, 3.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Generalization:
 
     @property
     def rise(self) -> tuple[float, float]:
-        """Validation loss at the end minus the lowest, and its standard error over batches (pairs of the same batch)."""
+        """Validation loss at the end minus the lowest, and its standard error over pairs of the same batch."""
         rises = [b - a for a, b in zip(self.best.losses, self.last.losses, strict=True)]
         mean = sum(rises) / len(rises)
         if len(rises) < 2:
@@ -60,22 +64,35 @@ class Generalization:
 
 
 def measure(problem: Problem) -> Generalization:
-    """Raises UnstuckError without validation data, or with fewer than two snapshots."""
+    """Raises NotApplicable without validation data, UnstuckError where there is no course to look at."""
     if not problem.validation:
-        raise UnstuckError("no validation data were seen")
-    if len(problem.loop.snapshots) < 2:
-        raise UnstuckError("the training was too short for snapshots along the way")
+        raise NotApplicable("no validation data were seen")
     recorded = [batch for _, batch in problem.recorded[-BATCHES:]]
     train, valid = recorded or problem.data[:BATCHES], problem.validation[:BATCHES]
     points = []
     with sandbox(0):
-        for step, state in problem.loop.snapshots:
-            model = problem.twin()
-            load_state(model, state)
+        for step, model in _course(problem):
             points.append(_point(problem, model, step, train, valid))
+        if not points:
+            raise UnstuckError("the training was too short to have a course")
         points.append(_point(problem, problem.twin(last=True), problem.loop.steps, train, valid))
         end = score(problem, problem.twin(last=True), valid)
     return Generalization(end.metric, tuple(points), end.samples)
+
+
+def _course(problem: Problem) -> Iterator[tuple[int, nn.Module]]:
+    """The recorded states along the way; where these are few, of a copy trained for `COURSE_S` seconds at most."""
+    if len(problem.loop.snapshots) >= FEW:
+        for step, state in problem.loop.snapshots:
+            model = problem.twin()
+            load_state(model, state)
+            yield step, model
+        return
+    run, start, aim = Training(problem), time.perf_counter(), 8.0
+    while run.steps < problem.loop.steps and not run.diverged and time.perf_counter() - start < COURSE_S:
+        run.advance(min(int(aim), problem.loop.steps) - run.steps)
+        yield run.steps, copy.deepcopy(run.model)
+        aim *= 1.4
 
 
 def _point(problem: Problem, model: nn.Module, step: int, train: Sequence[Batch], valid: Sequence[Batch]) -> Point:

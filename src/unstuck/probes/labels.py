@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unstuck.errors import UnstuckError
+from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.probes.references import linear, network, trained
 from unstuck.probes.table import Array, Table, tabulate
 from unstuck.problem import Problem
@@ -32,7 +32,7 @@ BETTER = 0.05
 class Labels:
     """`noise`: share of labels doubted by confident learning (0 where `agreement` is high), with standard error.
 
-    agreement   share of labels that cross-validated predictions meet; `sure`: the same among the surest third
+    agreement   share of labels that cross-validated predictions meet; `sure`: the same among the surest tenth
     spread      entropy of the doubted labels given the prediction, relative to that of the other classes' frequencies
                 (1: spread like chance)
     own         held-out score of a copy of the network trained on the training batches (nan where not asked)
@@ -52,7 +52,7 @@ def measure(problem: Problem) -> Labels:
     """Raises UnstuckError where there are no classes, or fewer than 200 rows of them."""
     table = tabulate(problem, problem.data, ROWS)
     if not table.classes or table.kind == "tokens":
-        raise UnstuckError("labels can be doubted only where each row has a class")
+        raise NotApplicable("labels can be doubted only where each row has a class")
     if len(table) < FEWEST:
         raise UnstuckError(f"{len(table)} rows are too few to doubt labels")
     odds = cross_validated(table)
@@ -91,8 +91,7 @@ def cross_validated(table: Table) -> Array:
             if found[0][0] >= CLEAN:
                 break
     (plain, first), (flexible, last) = found[0], found[-1]
-    chosen: Array = last if flexible > plain + BETTER else first
-    return chosen
+    return last if flexible > plain + BETTER else first
 
 
 def doubts(odds: Array, labels: Array) -> Array:
@@ -104,8 +103,8 @@ def doubts(odds: Array, labels: Array) -> Array:
 
 
 def _sure(odds: Array, labels: Array) -> float:
-    """Share of labels met among the third of the rows that the reference is surest of."""
-    order = np.argsort(-odds.max(1))[: max(1, len(labels) // 3)]
+    """Share of labels met among the tenth of the rows that the reference is surest of."""
+    order = np.argsort(-odds.max(1))[: max(1, len(labels) // 10)]
     return float((odds.argmax(1)[order] == labels[order]).mean())
 
 

@@ -19,7 +19,7 @@ from unstuck.problem import Batch, Problem, batch_size, sandbox
 from unstuck.rows import Rows
 
 Norm = nn.modules.batchnorm._BatchNorm
-SAMPLES = 1024
+SAMPLES = 512
 LARGE = 64
 
 

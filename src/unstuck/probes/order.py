@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unstuck.errors import UnstuckError
+from unstuck.errors import NotApplicable
 from unstuck.problem import Batch, Problem, batch_size, sandbox
 
-BATCHES = 48
+BATCHES = 32
 FEWEST = 6
 PERMUTATIONS = 200
 
@@ -49,7 +49,7 @@ def measure(problem: Problem) -> Order:
     with sandbox(0):
         rows = _targets(problem, drawn[:: max(1, len(drawn) // BATCHES)])
     if len(rows) < FEWEST:
-        raise UnstuckError(f"the targets of {len(rows)} batches are known; their order needs {FEWEST}")
+        raise NotApplicable(f"the targets of {len(rows)} batches are known; their order needs {FEWEST}")
     together = torch.cat(rows)
     sizes = [len(r) for r in rows]
     generator = torch.Generator().manual_seed(0)

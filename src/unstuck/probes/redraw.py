@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unstuck.errors import UnstuckError
+from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.probes.references import linear
 from unstuck.probes.table import Array, Table, tabulate
 from unstuck.problem import Batch, Problem
@@ -38,7 +38,7 @@ class Redraw:
 def measure(problem: Problem) -> Redraw:
     """Raises UnstuckError where nothing about the samples is random, or they are no table."""
     if len(problem.redraws) < 2:
-        raise UnstuckError("drawn again, the samples are the same")
+        raise NotApplicable("drawn again, the samples are the same")
     tables = [tabulate(problem, batches, 10**6) for batches in problem.redraws]
     first, second = tables[0], tables[1]
     if any(len(t) != len(first) or t.inputs.shape != first.inputs.shape for t in tables):

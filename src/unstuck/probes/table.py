@@ -38,7 +38,7 @@ denoising one at a signal-to-noise ratio of 1 has 0.7)."""
 @dataclass(frozen=True)
 class Table:
     """Inputs [rows, columns] and targets; `narrowest`: entries a sample of the narrowest layer has; `shape`: of one
-    sample as it reaches the model (several inputs: the first); `samples`: how many samples the rows come from; `balanced`:
+    sample as it reaches the model (several inputs: the first); `samples`: how many the rows come from; `balanced`:
     classes are scored by the mean of their recalls."""
 
     inputs: Array

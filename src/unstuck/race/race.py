@@ -29,11 +29,13 @@ PLACEBO_FACTOR = 1.01
 
 @dataclass(frozen=True)
 class Lane:
-    """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (held-out)."""
+    """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (held-out), after at
+    least `least` steps."""
 
     name: str
     problem: Problem
     on: str = "held-out"
+    least: int = 0
 
 
 @dataclass
@@ -71,7 +73,7 @@ def enter(problem: Problem, remedies: Sequence[tuple[str, Remedy]]) -> tuple[lis
         lanes.append(Lane("placebo", replace(problem, optimizer=problem.optimizer.scaled(PLACEBO_FACTOR))))
     for name, remedy in remedies:
         try:
-            lanes.append(Lane(name, remedy.apply(problem), remedy.on))
+            lanes.append(Lane(name, remedy.apply(problem), remedy.on, remedy.steps))
         except Exception as error:  # a remedy meets a model it cannot change
             refused[name] = f"{type(error).__name__}: {error}"
     return lanes, refused
@@ -176,6 +178,9 @@ def _settle(
         if lane.name in {"control", "placebo"}:
             continue
         metric = "share of the held-out loss removed" if lane.on == "loss" else f"{lane.on} {scale}"
+        if steps < lane.least:
+            verdicts[lane.name] = Verdict(why=f"the race made {steps} steps, and this shows only after {lane.least}")
+            continue
         ours = {s: t for (name, s), t in tracks.items() if name == lane.name and not t.error and t.steps}
         base = {s: t for (name, s), t in tracks.items() if name == "control" and not t.error and t.steps}
         calm = {s: t for (name, s), t in tracks.items() if name == "placebo" and not t.error and t.steps}

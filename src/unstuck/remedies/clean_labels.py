@@ -26,7 +26,7 @@ def keep_believed() -> Remedy:
     return Remedy(
         "clean-labels",
         "check the labels against their inputs, and leave out or relabel those that do not go together",
-        "doubted = cross_val_predict(LogisticRegression(), x, y) != y  # look at x[doubted], y[doubted]; train on the rest",
+        "doubted = cross_val_predict(LogisticRegression(), x, y) != y  # look at these; train on the rest",
         _believed,
     )
 

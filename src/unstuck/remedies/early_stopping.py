@@ -9,14 +9,15 @@ from unstuck.remedies.remedy import Remedy
 
 
 def stop_early(step: int, per_epoch: int = 0) -> Remedy:
-    """No step after the first `step` ones (the learning rate is 0 from there); its effect shows in the held-out loss."""
+    """No step after the first `step` ones (the rate is 0 from there); its effect shows in the held-out loss."""
     epochs = f" (about epoch {max(1, round(step / per_epoch))})" if per_epoch else ""
     return Remedy(
         "stop-early",
         f"stop after {step} steps{epochs}, where the validation loss is lowest",
-        f"if step >= {step}: break  # or keep the state with the lowest validation loss, and stop when it no longer falls",
+        f"if step >= {step}: break  # or when the validation loss has not fallen for some epochs",
         lambda problem: _stopped(problem, step),
         on="loss",
+        steps=round(1.3 * step),
     )
 
 

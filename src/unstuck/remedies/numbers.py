@@ -45,16 +45,6 @@ def _divisor(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     return function(args[0], torch.where(divisor < 0, divisor - SMALL, divisor + SMALL), *args[2:], **kwargs)
 
 
-def _spread(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """std(x) as sqrt(var(x) + ε)."""
-    return (torch.var(*args, **kwargs) + SMALL).sqrt()
-
-
-def _norm(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A distance or norm of arguments moved off the point where it has no derivative."""
-    return function(args[0] + SMALL, *args[1:], **kwargs)
-
-
 _LOG = Guard(
     _inside(lambda x: x.clamp_min(SMALL)), "keep the logarithm's argument above 0", "torch.log(x.clamp_min(1e-6))"
 )
@@ -70,8 +60,6 @@ _ANGLE = Guard(
     "keep the argument inside (−1, 1)",
     "x.clamp(-1 + 1e-6, 1 - 1e-6)",
 )
-_STD = Guard(_spread, "add an epsilon to the variance under the root", "torch.sqrt(x.var(dim) + 1e-6)")
-_NORM = Guard(_norm, "move the argument off 0, where a norm has no derivative", "torch.linalg.norm(x + 1e-6, dim=-1)")
 
 GUARDS: dict[str, Guard] = {
     **dict.fromkeys(("log", "log2", "log10", "log_", "xlogy"), _LOG),
@@ -79,8 +67,6 @@ GUARDS: dict[str, Guard] = {
     **dict.fromkeys(("div", "true_divide", "__truediv__", "div_"), _DIVIDE),
     **dict.fromkeys(("exp", "exp_", "expm1", "sinh", "cosh"), _EXP),
     **dict.fromkeys(("acos", "asin", "atanh", "logit"), _ANGLE),
-    "std": _STD,
-    **dict.fromkeys(("norm", "vector_norm", "cdist", "pairwise_distance"), _NORM),
 }
 """Calls with a singularity, and how each is kept away from it."""
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from unstuck.errors import UnstuckError
-from unstuck.problem import CallKey, Problem, Rewrite
 from unstuck.probes.redraw import calm
+from unstuck.problem import CallKey, Problem, Rewrite
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import leave_out, rewritten
 
@@ -38,12 +38,12 @@ def _without_dropout(problem: Problem, keys: Sequence[CallKey]) -> Problem:
             module.__dict__["dropout"] = 0.0
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
-    return rewritten(replace(problem, model=model), {key: leave_out for key in keys})
+    return rewritten(replace(problem, model=model), dict.fromkeys(keys, leave_out))
 
 
 def drop_noise(keys: Sequence[CallKey], where: str) -> Remedy:
     """Zeros in the place of the random numbers that these calls draw."""
-    changes: dict[CallKey, Rewrite] = {key: silent for key in keys}
+    changes: dict[CallKey, Rewrite] = dict.fromkeys(keys, silent)
     return Remedy(
         "drop-noise",
         f"turn down the noise that {where} adds; tried here without any",

@@ -13,7 +13,7 @@ from unstuck.records import RemedyLine
 class Remedy:
     """`apply` makes the changed problem (never changes the one it gets); `text` says what, `code` the line to write.
 
-    `on`: where its effect must show: the score on "held-out" or "train" batches, or the held-out "loss".
+    `steps`: in a race of fewer its effect cannot show. `on`: where its effect must show: the score on "held-out" or "train" batches, or the held-out "loss".
     """
 
     id: str
@@ -21,6 +21,7 @@ class Remedy:
     code: str
     apply: Callable[[Problem], Problem]
     on: str = "held-out"
+    steps: int = 0
 
     @property
     def line(self) -> RemedyLine:

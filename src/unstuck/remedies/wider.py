@@ -7,9 +7,8 @@ written into it (a fixed `view`, attention) refuses, by an exception of its own 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,23 +64,18 @@ def wider(module: nn.Module) -> int:
 
 def hidden_layers(problem: Problem) -> list[tuple[str, nn.Module]]:
     """Layers with weights in the order they are called, without the last one."""
-    model = problem.twin()
-    names = {id(m): n for n, m in model.named_modules()}
-    order: list[nn.Module] = []
-    with sandbox(0), torch.no_grad(), _hooked(model, lambda m, a: order.append(m)):
+    return layers(problem)[:-1]
+
+
+def layers(problem: Problem) -> list[tuple[str, nn.Module]]:
+    """Linear, convolutional and recurrent layers with their paths, in the order they are called. One forward pass."""
+    model, order = problem.twin(), dict[str, nn.Module]()
+    with sandbox(0), torch.no_grad(), ExitStack() as stack:
+        for name, module in model.named_modules():
+            if isinstance(module, GROWING):
+                stack.callback(module.register_forward_pre_hook(lambda m, a, n=name: order.update({n: m})).remove)
         problem.value(model, problem.data[0])
-    layers = list({id(m): m for m in order}.values())
-    return [(names[id(m)], m) for m in layers[:-1]]
-
-
-def _hooked(model: nn.Module, see: Callable[[nn.Module, Any], None]) -> Any:
-    from contextlib import ExitStack
-
-    stack = ExitStack()
-    for module in model.modules():
-        if isinstance(module, GROWING):
-            stack.callback(module.register_forward_pre_hook(see).remove)
-    return stack
+    return list(order.items())
 
 
 def _widened(problem: Problem) -> Problem:
@@ -89,9 +83,7 @@ def _widened(problem: Problem) -> Problem:
     model = problem.twin()
     if any(isinstance(m, BOUND) for m in model.modules()):
         raise UnstuckError("attention and group normalization tie the widths of layers together")
-    final = hidden_layers_and_last(problem)
-    named = dict(model.named_modules())
-    last = named[final]
+    last = model.get_submodule(_last(problem))
     with sandbox(problem.seed + 1):
         handles = [
             module.register_forward_pre_hook(lambda m, args, keep=module is last: _fit(m, args[0], keep))
@@ -109,16 +101,12 @@ def _widened(problem: Problem) -> Problem:
     return replace(problem, model=model, last={}, optimizer=_over_all(problem.optimizer, model))
 
 
-def hidden_layers_and_last(problem: Problem) -> str:
-    """Path of the layer with weights that is called last."""
-    model = problem.twin()
-    names = {id(m): n for n, m in model.named_modules()}
-    order: list[str] = []
-    with sandbox(0), torch.no_grad(), _hooked(model, lambda m, a: order.append(names[id(m)])):
-        problem.value(model, problem.data[0])
-    if not order:
+def _last(problem: Problem) -> str:
+    """Path of the layer that is called last."""
+    called = layers(problem)
+    if not called:
         raise UnstuckError("the network has no linear, convolutional or recurrent layer")
-    return order[-1]
+    return called[-1][0]
 
 
 def _fit(module: nn.Module, arriving: Tensor, keep: bool) -> None:
@@ -136,24 +124,21 @@ def _rebuilt(module: nn.Module, arriving: Tensor, units: int) -> nn.Module:
         if module.groups != 1:
             raise UnstuckError("a grouped convolution ties widths together")
         channel = arriving.shape[-(len(module.kernel_size) + 1)]
-        return type(module)(  # type: ignore[return-value]
-            channel, units, module.kernel_size, module.stride, module.padding, module.dilation,  # type: ignore[arg-type]
-            bias=module.bias is not None, padding_mode=module.padding_mode, device=device,
-        )  # fmt: skip
+        options = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "padding_mode")}
+        kernel, bias = module.kernel_size, module.bias is not None
+        return type(module)(channel, units, kernel, bias=bias, device=device, **options)  # type: ignore[arg-type]
     if isinstance(module, RECURRENT):
-        return type(module)(
-            arriving.shape[-1], units, module.num_layers, module.bias, module.batch_first, module.dropout,
-            module.bidirectional, device=device,
-        )  # fmt: skip
+        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
+        return type(module)(arriving.shape[-1], units, device=device, **{n: getattr(module, n) for n in names})
     if isinstance(module, BATCH_NORMS):
-        return type(module)(arriving.shape[1], module.eps, module.momentum, module.affine, module.track_running_stats,
-                            device=device)  # fmt: skip
+        names = ("eps", "momentum", "affine", "track_running_stats")
+        return type(module)(arriving.shape[1], device=device, **{n: getattr(module, n) for n in names})
     assert isinstance(module, nn.LayerNorm)
     return nn.LayerNorm(arriving.shape[-len(module.normalized_shape) :], module.eps, device=device)
 
 
 def _with_hidden_layer(problem: Problem) -> Problem:
-    path = hidden_layers_and_last(problem)
+    path = _last(problem)
     model = problem.twin()
     layer = model.get_submodule(path)
     if not isinstance(layer, nn.Linear):

@@ -22,6 +22,9 @@ FAR = 3.0
 the healthy gallery), a He-initialized last layer within 2."""
 
 
+EMBEDDINGS = frozenset({"Embedding", "EmbeddingBag"})
+
+
 def judge(evidence: Evidence) -> Suspicion | None:
     """Layers with weights off scale, and what follows: signals that shrink or grow, or a first loss far off."""
     gradients, problem = evidence.gradients, evidence.problem
@@ -31,7 +34,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
         return None
     through, loss = _through(gradients.first.signals), _first_loss(evidence)
     small = sum(layer.gain < SMALL for layer in off) * 2 > len(gradients.first.layers)
-    large = max(layer.gain for layer in off) > LARGE
+    large = any(_large(layer) for layer in off)
     if not ((small and through < SHRUNK) or (large and (loss > FAR or through > 1 / SHRUNK))):
         return None
     worst = max(off, key=lambda layer: abs(math.log(max(layer.gain, 1e-9))))
@@ -53,8 +56,12 @@ def judge(evidence: Evidence) -> Suspicion | None:
 
 def _off(layer: Layer) -> bool:
     """A zero layer is no matter of scale; a small embedding is usual (0.02 in GPT-2)."""
-    small = layer.kind not in {"Embedding", "EmbeddingBag"} and 0 < layer.gain < SMALL
-    return small or layer.gain > (LARGE if layer.kind not in {"Embedding", "EmbeddingBag"} else LARGE / 2)
+    return _large(layer) or (layer.kind not in EMBEDDINGS and 0 < layer.gain < SMALL)
+
+
+def _large(layer: Layer) -> bool:
+    """An embedding has no fan-in: PyTorch draws its entries from N(0, 1), which is the upper end of what is usual."""
+    return layer.gain > (LARGE / 2 if layer.kind in EMBEDDINGS else LARGE)
 
 
 def _through(signals: tuple[Signal, ...]) -> float:

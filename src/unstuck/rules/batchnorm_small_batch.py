@@ -15,6 +15,9 @@ HARM = 1.25
 """The trained model's loss by the statistics of its own batches over that by batches of 64 of the same samples; 1.0 to
 1.05 for batches of 50 (Fashion-MNIST), 2.1 for batches of 2 (digits)."""
 
+LOST = 0.05
+"""Likewise for its score: so much accuracy or R² is lost to the noise of the batch."""
+
 ENOUGH = 32
 
 
@@ -24,7 +27,9 @@ def judge(evidence: Evidence) -> Suspicion | None:
     assert norms is not None and problem is not None
     own, large = norms.by_batch, norms.by_large
     training = [layer for layer in norms.layers if layer.trains]
-    if not training or norms.batch > SMALL or own is None or large is None or own.loss <= HARM * large.loss:
+    if not training or norms.batch > SMALL or own is None or large is None:
+        return None
+    if own.loss <= HARM * large.loss and not large.value - own.value >= LOST:
         return None
     worst = max(training, key=lambda layer: layer.noise)
     return Suspicion(

@@ -15,16 +15,16 @@ from unstuck.rules.rule import Rule, Suspicion
 from unstuck.trace import Seen, Trace
 
 STRONG = 0.6
-"""Dropout from which a network is starved: 0.5 is the strongest in common use (Srivastava et al. 2014: 0.5 to 0.8 of the
-hidden units and 0.8 of the inputs are *kept*)."""
+"""Dropout from which a network is starved: 0.5 is the strongest in common use (Srivastava et al. 2014 *keep* 0.5 to 0.8
+of the hidden units and 0.8 of the inputs)."""
 
 NOISE = 0.3
 RELEASED = 0.1
-"""Accuracy that a linear reference gains when the inputs' noise is averaged out, from which that noise hides something."""
+"""Accuracy that a linear reference gains when the inputs' noise is averaged out, from which it hides something."""
 
 LIFTED = 1.3
-"""Training-mode loss over evaluation-mode loss from which noise inside the model keeps it up (dropout of 0.25 to 0.5: 1.1
-to 1.2 measured on Fashion-MNIST)."""
+"""Training-mode loss over evaluation-mode loss from which noise inside the model keeps it up (dropout of 0.25
+to 0.5: 1.1 to 1.2 measured on Fashion-MNIST)."""
 
 
 def judge(evidence: Evidence) -> Suspicion | None:
@@ -45,7 +45,7 @@ def _dropout(evidence: Evidence) -> Suspicion | None:
         min(0.95, 0.5 + 0.45 * (worst - STRONG) / 0.3),
         where,
         f"Dropout of {worst:.0%} at {where} leaves the network too little to work with: the training loss is "
-        f"{evidence.level.train_mode.loss:.3g} with it and {evidence.level.train.loss:.3g} without, on the same weights.",
+        f"{evidence.level.train_mode.loss:.3g} with it and {evidence.level.train.loss:.3g} without.",
         (Figure("dropout", worst), Figure("dropout calls", float(len(keys))), *_losses(evidence.level)),
         (drop_dropout(evidence.problem, keys, worst, where),),
     )
@@ -82,8 +82,8 @@ def _inner_noise(evidence: Evidence) -> Suspicion | None:
         "over-regularized",
         0.7,
         where,
-        f"The noise that {where} adds while training keeps the loss at {level.train_mode.loss:.3g}; without it the same "
-        f"weights have {level.train.loss:.3g}.",
+        f"The noise that {where} adds while training keeps the loss at {level.train_mode.loss:.3g}; without it "
+        f"the same weights have {level.train.loss:.3g}.",
         (Figure("noise calls", float(len(keys))), *_losses(level)),
         (drop_noise(keys, where),),
     )
@@ -103,7 +103,7 @@ def _input_noise(evidence: Evidence) -> Suspicion | None:
         "over-regularized",
         0.9,
         f"the inputs of {problem.model_name}",
-        f"{redraw.noise:.0%} of the inputs' variance is noise, drawn anew each time: averaged over {redraw.draws} draws, "
+        f"{redraw.noise:.0%} of the inputs' variance is noise, drawn anew each time: on averages of {redraw.draws}, "
         f"a linear model reads {redraw.averaged:.0%} of other samples right instead of {redraw.once:.0%}.",
         (
             Figure("share of the inputs' variance that changes between draws", redraw.noise, samples=redraw.samples),
@@ -123,9 +123,9 @@ def _losses(level: Level) -> tuple[Figure, ...]:
 
 RULE = Rule(
     cause="over-regularized",
-    lesson="Dropout and noise make a network robust by hiding something from it at every step. Too much of it hides what "
+    lesson="Dropout and noise make a network robust by hiding something from it at every step. Too much hides what "
     "there is to learn, and the training loss stays up although network and step are sound.",
-    told_by="Dropout above 0.6; noise in the model that lifts the training-mode loss far above that in evaluation mode; "
+    told_by="Dropout above 0.6; noise in the model that lifts the training loss far above that in evaluation mode; "
     "or input noise after whose averaging a linear model reads much more.",
     cures="Less dropout, less noise, milder augmentation.",
     needs=("level", "anatomy"),

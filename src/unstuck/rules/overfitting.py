@@ -30,7 +30,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
         "overfitting",
         min(0.95, 0.6 + 0.2 * (last.loss / max(best.loss, 1e-12) - 1)),
         f"from step {best.step} on",
-        f"The validation loss was lowest ({best.loss:.3g}) around step {best.step} and has risen to {last.loss:.3g}, while "
+        f"The validation loss was lowest ({best.loss:.3g}) around step {best.step} and rose to {last.loss:.3g}, while "
         f"the training loss fell to {last.train_loss:.2g}: the network learns its training samples by heart.",
         (
             Figure("validation loss at the end", last.loss, samples=found.samples),
@@ -61,7 +61,7 @@ RULE = Rule(
     cause="overfitting",
     lesson="With few samples and many weights a network can learn every training sample by heart. From some step on it "
     "fits what is accidental in them: the training loss falls on, the loss on other samples rises.",
-    told_by="At the recorded states along the way the loss on the script's own validation data rises again by a fifth or "
+    told_by="At the recorded states along the way the loss on the script's own validation data rises by a fifth or "
     "more, while that on training data falls.",
     cures="Stop at the lowest validation loss; more data, weight decay, dropout, a smaller network.",
     needs=("generalization",),

@@ -43,7 +43,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
                 samples=references.held_rows,
             ),
             Figure("units of the narrowest hidden layer", float(units)),
-        ),  # fmt: skip
+        ),
         (widen(problem),),
     )
 

@@ -57,7 +57,7 @@ RULE = Rule(
     cause="uninformative-inputs",
     lesson="A network can only find what its inputs hold. A transform that overwrites the image, a wrong column, a "
     "division of integers leave noise or constants, and every model stays at chance.",
-    told_by="Neither a linear model nor a small network, nor the network itself, beats a constant prediction on held-out "
+    told_by="Neither a linear model nor a small network, nor the network itself, beats a constant on held-out "
     "samples, and the inputs' correlations are those of white noise.",
     cures="Look at a batch as it reaches the model and repair the step that loses the information.",
     needs=("references",),

@@ -1,0 +1,83 @@
+"""Fresh and followed statistics, the noise of batch means, and what recalibration gives back."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unstuck.diagnose import find, trace
+from unstuck.probes.normalization import measure
+from unstuck.problem import Problem, replace, state_of
+
+X = 20 + 2 * torch.randn(512, 6, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > X[:, 1]).long()
+
+
+def network(momentum=0.1):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(6, 12), nn.BatchNorm1d(12, momentum=momentum), nn.ReLU(), nn.Dropout(0.1), nn.Linear(12, 2)
+    )
+
+
+def trained(momentum=0.1, size=32, steps=120, mode=lambda model: model.train()):
+    """A problem of a model that was trained for real."""
+    model = network(momentum)
+    start = state_of(model)
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    mode(model)
+    for i in range(steps):
+        at = torch.randint(0, 512, (size,), generator=torch.Generator().manual_seed(i))
+        optimizer.zero_grad()
+        F.cross_entropy(model(X[at]), Y[at]).backward()
+        optimizer.step()
+    data = [(X[i : i + size], Y[i : i + size]) for i in range(0, 512, size)]
+    made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=optimizer)
+    made, last = replace(made, data=tuple(data), held_out=()), made.last
+    twin = made.twin()
+    for name, tensor in {**dict(twin.named_parameters()), **dict(twin.named_buffers())}.items():
+        tensor.data.copy_(start[name])
+    made = replace(made, model=twin, last=last)
+    return replace(made, criterion=find(trace(made, made.twin(), made.data[0])))
+
+
+def test_a_sound_layer():
+    found = measure(trained())
+    (layer,) = found.layers
+    assert (layer.path, layer.trains, layer.fresh_start, layer.fresh_end, layer.count) == ("1", True, True, False, 32)
+    assert layer.noise == pytest.approx(32**-0.5, rel=0.35)
+    assert found.dropout == ("3",)
+    assert abs(found.by_batch.value - found.by_running.value) < 0.1
+
+
+def test_statistics_that_lag_are_given_back_by_recalibration():
+    found = measure(trained(momentum=1e-4))
+    assert found.by_batch.value > 0.9
+    assert found.by_running.value < found.by_batch.value - 0.1
+    assert found.recalibrated.value > 0.9
+
+
+def test_a_frozen_layer_stays_fresh():
+    (layer,) = measure(trained(mode=lambda model: model.train()[1].eval())).layers
+    assert not layer.trains
+    assert layer.fresh_end
+
+
+def test_small_batches_cost():
+    found = measure(trained(size=2, steps=300))
+    assert found.layers[0].count == 2
+    assert found.by_batch.value < found.by_large.value - 0.05
+
+
+def test_nothing_is_measured_without_batchnorm():
+    found = measure(Problem(nn.Linear(6, 2), nn.CrossEntropyLoss(), [(X, Y)] * 2))
+    assert found.layers == ()
+    assert found.by_batch is None
+
+
+def test_the_problem_is_left_as_it_was():
+    made = trained()
+    before = state_of(made.model), {k: v.clone() for k, v in made.last.items()}
+    measure(made)
+    assert all(torch.equal(before[0][k], v) for k, v in state_of(made.model).items())
+    assert all(torch.equal(before[1][k], v) for k, v in made.last.items())

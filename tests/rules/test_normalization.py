@@ -1,0 +1,78 @@
+"""Rules of section 7, on measured and on made-up records."""
+
+import pytest
+import torch
+from torch import nn
+
+from unstuck.criterion import Score
+from unstuck.evidence import Evidence
+from unstuck.probes.normalization import Layer, Normalization
+from unstuck.problem import Problem, replace
+from unstuck.rules import batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap
+
+RULES = (batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap)
+
+
+def problem(**facts):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    made = Problem(model, nn.CrossEntropyLoss(), [(torch.randn(8, 3), torch.zeros(8, dtype=torch.long))] * 2,
+                   optimizer=torch.optim.SGD(model.parameters(), 0.1))  # fmt: skip
+    return replace(made, loop=replace(made.loop, steps=50, backwards=50, **facts))
+
+
+def accuracy(value, loss=0.3):
+    return Score("accuracy", value, loss, 512)
+
+
+def record(batch=64, momentum=0.1, trains=True, fresh_start=True, fresh_end=False, own=(0.9, 0.3), run=0.9, again=0.9,
+           large=None):  # fmt: skip
+    layer = Layer("1", trains, True, momentum, fresh_start, fresh_end, 0.5, batch)
+    by_large = accuracy(*large) if large else None
+    return Normalization((layer,), (), batch, accuracy(*own), accuracy(run), accuracy(again), by_large)
+
+
+def causes(norms, **facts):
+    made = problem(**facts)
+    found = [rule.RULE.judge(Evidence(made.loop, made, normalization=norms)) for rule in RULES]
+    return {s.cause: s for s in found if s is not None}
+
+
+SICK = {
+    "frozen": ("batchnorm-frozen", record(trains=False, fresh_end=True), True),
+    "small": ("batchnorm-small-batch", record(batch=2, own=(0.6, 1.2), large=(0.85, 0.6)), False),
+    "small, by score": ("batchnorm-small-batch", record(batch=4, own=(0.8, 0.6), large=(0.9, 0.55)), False),
+    "slow": ("batchnorm-train-eval-gap", record(momentum=1e-4, run=0.6), True),
+    "fast": ("batchnorm-train-eval-gap", record(momentum=1.0, run=0.6), True),
+    "gap": ("batchnorm-train-eval-gap", record(run=0.6), False),
+}
+
+
+@pytest.mark.parametrize("name", SICK)
+def test_fires_alone(name):
+    cause, norms, fault = SICK[name]
+    found = causes(norms)
+    assert list(found) == [cause]
+    assert found[cause].fault == fault
+    assert found[cause].where.startswith("1 (BatchNorm)")
+    assert found[cause].remedies
+
+
+HEALTHY = {
+    "sound": record(),
+    "frozen late": record(trains=False),
+    "pretrained and frozen": record(trains=False, fresh_start=False),
+    "slow but fitting": record(momentum=1e-3),
+    "a gap that recalibration leaves": record(run=0.6, again=0.62),
+    "small but harmless": record(batch=4, own=(0.9, 0.30), large=(0.91, 0.28)),
+    "large": record(batch=64, own=(0.6, 1.2), large=(0.85, 0.6)),
+    "no batchnorm": Normalization((), (), 2),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_silent(name):
+    assert causes(HEALTHY[name]) == {}
+
+
+def test_a_model_in_eval_mode_as_a_whole_is_another_cause():
+    assert causes(record(trains=False, fresh_end=True), eval_share=1.0) == {}
