@@ -111,13 +111,17 @@ def _picked(trace: Trace, call: Seen) -> str | None:
 
 
 def _is_log(trace: Trace, tensor: object) -> bool:
-    """True for log-probabilities: made by a logarithm, or as logits − logsumexp."""
-    maker = trace.maker(tensor) if trace.lives(tensor) else None
-    if maker is None:
-        return False
-    if maker.name in PASSING:
-        return _is_log(trace, next((a for a in maker.args if trace.lives(a)), None))
-    return maker.name in LOGARITHMS or (maker.name == "sub" and _log_sum_exp(trace, maker))
+    """True for log-probabilities: made by a logarithm, or as logits − logsumexp; shape and bounds do not matter."""
+    number = trace.linked.number(tensor) if isinstance(tensor, Tensor) else None
+    # By number, not by tensor: a call may return the very tensor it was given.
+    while number in trace.alive and number in trace.linked.producer:
+        call = trace.calls[trace.linked.producer[number]]
+        if call.name in LOGARITHMS or (call.name == "sub" and _log_sum_exp(trace, call)):
+            return True
+        if call.name not in PASSING:
+            return False
+        number = next((n for n in trace.linked.reads(call.index) if n in trace.alive), None)
+    return False
 
 
 def _log_sum_exp(trace: Trace, call: Seen) -> bool:

@@ -38,7 +38,7 @@ MUTATING = frozenset({"__setitem__", "copy_"})
 
 def name_of(function: Any) -> str:
     """The plain name of a torch function, method or property: `relu`, `cross_entropy`, `data`."""
-    name = str(getattr(function, "__name__", function))
+    name = str(getattr(function, "__name__", None) or type(function).__name__)
     if name in {"__get__", "__set__"}:
         return str(getattr(getattr(function, "__self__", None), "__name__", name))
     return name

@@ -61,9 +61,12 @@ class Trace:
         """Numbers of the tensors that descend from a parameter (through any call, detach included)."""
         alive: set[int] = set()
         for call in self.calls:
-            reads = self.linked.reads(call.index)
-            if any(n in alive or id(self.linked.tensors[n]) in self.parameters for n in reads):
-                alive.update(self.linked.writes[call.index])
+            reads, writes = self.linked.reads(call.index), self.linked.writes[call.index]
+            born = [n in alive or id(self.linked.tensors[n]) in self.parameters for n in reads]
+            if call.name == "broadcast_tensors":  # one result for each argument, none of the other's blood
+                alive.update(n for n, lives in zip(writes, born, strict=False) if lives)
+            elif any(born):
+                alive.update(writes)
         return frozenset(alive)
 
     @cached_property

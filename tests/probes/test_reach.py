@@ -57,6 +57,7 @@ def test_every_way_of_cutting_is_seen(way):
     cut = next(c for c in reach.cuts if "body.weight" in c.upstream)
     assert cut.name == ("detach" if way == "numpy" else way)
     assert cut.undone == (way in UNDONE)
+    assert len(cut.keys) == 1
 
 
 HEALTHY = {

@@ -59,6 +59,21 @@ def test_ordinary_arguments_are_left_alone(name):
     assert after == pytest.approx(before, rel=1e-3, abs=1e-5)
 
 
+def test_a_softmax_by_hand_keeps_its_values():
+    """exp(x − max) / Σ exp(x − max) is exp(x) / Σ exp(x), and finite where that is not."""
+    plain = problem(lambda z: (lambda e: e / e.sum(-1, keepdim=True))(torch.exp(z * 50)))
+    remedy = guard(replace(origin("exp"), summed=True))
+    ordinary = problem(lambda z: (lambda e: e / e.sum(-1, keepdim=True))(torch.exp(z)))
+    assert "maximum" in remedy.text
+    for sick in (plain, ordinary):
+        cured = remedy.apply(sick)
+        expected = sick.value(sick.twin().double(), [t.double() for t in sick.data[0]])
+        assert cured.value(cured.twin(), cured.data[0]).item() == pytest.approx(expected.item(), rel=1e-4)
+    overflowing = problem(lambda z: torch.exp(z * 1e3).sum())
+    found = blame(overflowing, overflowing.twin(), overflowing.data[0], 0)
+    assert found.summed
+
+
 def test_other_calls_have_no_guard():
     assert guard(origin("linear")) is None
     assert "linear" not in GUARDS

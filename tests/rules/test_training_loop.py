@@ -28,14 +28,17 @@ WATCHED = {"steps": 50, "backwards": 50, "losses": (0.7,) * 50, "loss_site": "/h
 
 
 class Net(nn.Module):
-    def __init__(self, between=lambda z: z, bn=False):
+    def __init__(self, between=lambda z: z, bn=False, quiet=False):
         super().__init__()
+        self.quiet = quiet
         self.body, self.head = nn.Linear(32, 32), nn.Linear(32, 2)
         self.norm = nn.BatchNorm1d(32) if bn else nn.Identity()
         self.between = between
 
     def forward(self, x):
-        return self.head(self.between(self.norm(self.body(x).relu())))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.quiet):
+            z = self.norm(self.body(x).relu())
+        return self.head(self.between(z))
 
 
 def pretrained(model):
@@ -79,15 +82,8 @@ def frozen(model, names=NAMES):
     return model
 
 
-def no_grad_body(model):
-    plain = model.body.forward
-
-    def forward(x):
-        with torch.no_grad():
-            return plain(x)
-
-    model.body.forward = forward
-    return model
+def through_numpy(z):
+    return torch.from_numpy(z.detach().numpy())
 
 
 HEAD = ("head.weight", "head.bias")
@@ -103,8 +99,8 @@ SICK = {
     "frozen": ("parameters-frozen", lambda: problem(frozen(Net()), frozen=NAMES)),
     "detach": ("detached-graph", lambda: problem(Net(torch.Tensor.detach), without_gradient=NAMES)),
     "data": ("detached-graph", lambda: problem(Net(lambda z: z.data), without_gradient=NAMES)),
-    "numpy": ("detached-graph", lambda: problem(Net(lambda z: torch.from_numpy(z.detach().numpy())), without_gradient=NAMES)),
-    "no_grad": ("detached-graph", lambda: problem(no_grad_body(Net()), without_gradient=NAMES)),
+    "numpy": ("detached-graph", lambda: problem(Net(through_numpy), without_gradient=NAMES)),
+    "no_grad": ("detached-graph", lambda: problem(Net(quiet=True), without_gradient=NAMES)),
     "rounded": ("detached-graph", lambda: problem(Net(torch.round))),
     "loss anew": ("detached-graph", lambda: problem(detached="the loss was made anew")),
     "eval": ("eval-mode-training", lambda: problem(Net(bn=True), eval_share=1.0)),

@@ -16,7 +16,7 @@ from torch import nn
 
 from unstuck.criterion import score
 from unstuck.errors import NotApplicable, UnstuckError
-from unstuck.problem import Batch, Problem, load_state, sandbox
+from unstuck.problem import Batch, Problem, TapeProgram, load_state, sandbox
 from unstuck.training import Training
 
 BATCHES = 12
@@ -67,8 +67,9 @@ def measure(problem: Problem) -> Generalization:
     """Raises NotApplicable without validation data, UnstuckError where there is no course to look at."""
     if not problem.validation:
         raise NotApplicable("no validation data were seen")
-    recorded = [batch for _, batch in problem.recorded[-BATCHES:]]
-    train, valid = recorded or problem.data[:BATCHES], problem.validation[:BATCHES]
+    # Of a captured run, what it drew itself: more batches may have been made of samples that it never trained on.
+    drawn = [batch for _, batch in problem.recorded[-BATCHES:]] if isinstance(problem.loss, TapeProgram) else []
+    train, valid = drawn or problem.data[:BATCHES], problem.validation[:BATCHES]
     points = []
     with sandbox(0):
         for step, model in _course(problem):

@@ -55,18 +55,18 @@ def measure(problem: Problem) -> Labels:
         raise NotApplicable("labels can be doubted only where each row has a class")
     if len(table) < FEWEST:
         raise UnstuckError(f"{len(table)} rows are too few to doubt labels")
-    odds = cross_validated(table)
-    agreement = float((odds.argmax(1) == table.targets).mean())
+    odds, given = cross_validated(table), codes(table)
+    agreement = float((odds.argmax(1) == given).mean())
     if agreement >= CLEAN:
         return Labels(0.0, 0.0, agreement, 1.0, 0.0, odds.shape[1], len(table), float("nan"))
-    doubted = doubts(odds, table.targets)
+    doubted = doubts(odds, given)
     noise = float(doubted.mean())
     return Labels(
         noise=noise,
         error=math.sqrt(max(noise * (1 - noise), 1e-4) / len(table)),
         agreement=agreement,
-        sure=_sure(odds, table.targets),
-        spread=spread(odds[doubted].argmax(1), table.targets[doubted], table.targets),
+        sure=_sure(odds, given),
+        spread=spread(odds[doubted].argmax(1), given[doubted], given),
         classes=odds.shape[1],
         samples=len(table),
         own=trained(problem),
@@ -76,22 +76,29 @@ def measure(problem: Problem) -> Labels:
 def cross_validated(table: Table) -> Array:
     """Out-of-sample probabilities [rows, classes] of the linear model, or of the perceptron if that is clearly better.
 
-    Classes are renumbered to those that occur, in the table's own targets too.
+    Classes are numbered as in `codes`.
     """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    table.targets[:] = np.unique(table.targets, return_inverse=True)[1]
+    given = codes(table)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     found: list[tuple[float, Array]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for model in (linear(table), network(table)):
-            odds: Array = cross_val_predict(model, table.inputs, table.targets, cv=folds, method="predict_proba")
-            found.append((float((odds.argmax(1) == table.targets).mean()), odds))
+            odds = np.asarray(cross_val_predict(model, table.inputs, given, cv=folds, method="predict_proba"))
+            found.append((float((odds.argmax(1) == given).mean()), odds))
             if found[0][0] >= CLEAN:
                 break
     (plain, first), (flexible, last) = found[0], found[-1]
-    return last if flexible > plain + BETTER else first
+    chosen: Array = last if flexible > plain + BETTER else first
+    return chosen
+
+
+def codes(table: Table) -> Array:
+    """The classes that occur, numbered from 0 in their order."""
+    numbered: Array = np.unique(table.targets, return_inverse=True)[1]
+    return numbered
 
 
 def doubts(odds: Array, labels: Array) -> Array:
@@ -99,7 +106,8 @@ def doubts(odds: Array, labels: Array) -> Array:
     usual = np.array([odds[labels == k, k].mean() if (labels == k).any() else 1.0 for k in range(odds.shape[1])])
     reached = np.where(odds >= usual, odds, -1.0)
     best = reached.argmax(1)
-    return (reached.max(1) > 0) & (best != labels) & (odds.argmax(1) != labels)
+    doubted: Array = (reached.max(1) > 0) & (best != labels) & (odds.argmax(1) != labels)
+    return doubted
 
 
 def _sure(odds: Array, labels: Array) -> float:

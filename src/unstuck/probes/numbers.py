@@ -30,7 +30,7 @@ HALVES = frozenset({torch.float16, torch.bfloat16})
 @dataclass(frozen=True)
 class Origin:
     """The call that made the first value that is not finite. `low`, `high`: range of its input; `step`: of the copy's
-    training, 0 where the training was left."""
+    training, 0 where the training was left; `summed`: the result is summed, as for a softmax by hand."""
 
     key: CallKey
     where: str
@@ -40,6 +40,7 @@ class Origin:
     low: float
     high: float
     step: int
+    summed: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ def blame(problem: Problem, model: nn.Module, batch: Batch, step: int) -> Origin
         return None
     inputs = [t.detach().float() for t in tensors_in((call.args, call.kwargs)) if t.is_floating_point() and t.numel()]
     low, high = (float(inputs[0].min()), float(inputs[0].max())) if inputs else (float("nan"), float("nan"))
-    return Origin(call.key, call.where, call.site, call.path, backward, low, high, step)
+    summed = any(reader.name in {"sum", "logsumexp", "mean"} for reader in seen.readers(call))
+    return Origin(call.key, call.where, call.site, call.path, backward, low, high, step, summed)
 
 
 def _breaks(call: Seen) -> bool:

@@ -50,10 +50,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Cut:
-    """A call that cuts the path from parameters to the loss; `undone` where leaving it out keeps the values (or, of a
-    `flat` call whose derivative is 0, nearly so)."""
+    """A call (or all switches of a block) that cuts the path from parameters to the loss.
 
-    key: CallKey
+    `undone`: leaving it out keeps the values (or, of a `flat` call whose derivative is 0, nearly so).
+    """
+
+    keys: tuple[CallKey, ...]
     where: str
     site: str
     undone: bool
@@ -63,7 +65,7 @@ class Cut:
     @property
     def name(self) -> str:
         """The call's plain name, `no_grad` for the switch."""
-        return "no_grad" if self.key[0] == "_set_grad_enabled" else self.key[0]
+        return "no_grad" if self.keys[0][0] == "_set_grad_enabled" else self.keys[0][0]
 
 
 @dataclass(frozen=True)
@@ -138,10 +140,10 @@ def _cuts(seen: Trace, model: nn.Module) -> tuple[Cut, ...]:
     names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
     above: dict[int, frozenset[str]] = {}
     found: dict[CallKey, Cut] = {}
-    switch: Seen | None = None
+    switches: list[Seen] = []
     for call in seen.calls:
         if call.name == "_set_grad_enabled":
-            switch = call if call.args[:1] == (False,) else None
+            switches = [*switches, call] if call.args[:1] == (False,) else []
         numbers = seen.linked.reads(call.index)
         upstream = frozenset().union(*(above.get(n, frozenset()) for n in numbers)) | {
             names[id(seen.linked.tensors[n])] for n in numbers if id(seen.linked.tensors[n]) in names
@@ -149,10 +151,12 @@ def _cuts(seen: Trace, model: nn.Module) -> tuple[Cut, ...]:
         above.update(dict.fromkeys(seen.linked.writes[call.index], upstream))
         if upstream and _ends_here(call):
             flat = call.name.rstrip("_") in FLAT
-            blamed = call if flat or switch is None else switch
-            known = found[blamed.key].upstream if blamed.key in found else frozenset()
-            undone = flat or _undone(blamed, call, seen)
-            found[blamed.key] = Cut(blamed.key, call.where, blamed.site, undone, known | upstream, flat)
+            blamed = [call] if flat or not switches else switches
+            key = blamed[0].key
+            known = found[key].upstream if key in found else frozenset()
+            undone = flat or _undone(blamed[0], call, seen)
+            keys = tuple(c.key for c in blamed)
+            found[key] = Cut(keys, call.where, blamed[0].site, undone, known | upstream, flat)
     return tuple(found.values())
 
 

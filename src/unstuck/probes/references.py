@@ -34,6 +34,8 @@ OWN_S = 3.0
 INFORMATIVE = 3.5
 """Standard errors above the constant's score from which a reference knows something: the best of three references at
 chance exceeds this once in a thousand data sets."""
+SLIGHT = 0.25
+"""Share of what lies above the constant's score below which a reference knows next to nothing."""
 BUDGET_S = 4.0
 
 
@@ -79,10 +81,20 @@ class References:
         return self.models[1] if self.kind == "tokens" else self.best
 
     @property
+    def known(self) -> float:
+        """The best held-out score of any model, the network itself included where it was asked."""
+        return self.best.held_out if math.isnan(self.own) else max(self.best.held_out, self.own)
+
+    @property
     def informative(self) -> bool:
         """True if a reference, or the network itself, clearly beats the constant on held-out rows."""
-        best = self.best.held_out if math.isnan(self.own) else max(self.best.held_out, self.own)
-        return best > self.chance + INFORMATIVE * self.error
+        return self.known > self.chance + INFORMATIVE * self.error
+
+    @property
+    def blank(self) -> bool:
+        """True if neither does, though there are rows enough for a good model to stand out twice as clearly."""
+        enough = self.chance + 2 * INFORMATIVE * self.error < 1
+        return enough and not self.informative and not math.isnan(self.own)
 
 
 def measure(problem: Problem, budget_s: float = BUDGET_S) -> References:

@@ -127,6 +127,8 @@ def _train(lane: Lane, seed: int, mix: bool, steps: int, deadline: float, start_
     problem = lane.problem
     try:
         run = Training(problem, seed, mix)
+        # A control that is broken from the first step has no loss to measure by: the lane's own first one serves.
+        start_loss = start_loss if math.isfinite(start_loss) else run.score(spaced(problem.data, 4)).loss
         for check in range(1, CHECKS + 1):
             run.advance(steps * check // CHECKS - run.steps if not run.diverged else 0)
             held = run.score(problem.held_out or problem.data)

@@ -53,7 +53,12 @@ _DIVIDE = Guard(_divisor, "add an epsilon to the divisor", "a / (b + 1e-6)")
 _EXP = Guard(
     _inside(lambda x: x.clamp_max(HIGHEST)),
     "keep the exponential's argument below its overflow",
-    "torch.exp(x.clamp(max=80))  # or subtract the row's maximum first, or use log_softmax / logsumexp",
+    "torch.exp(x.clamp(max=80))",
+)
+_SOFTMAX = Guard(
+    _inside(lambda x: (x - x.amax(-1, keepdim=True)).clamp_min(-HIGHEST)),
+    "subtract the row's maximum before the exponential",
+    "torch.exp(x - x.amax(-1, keepdim=True))  # or F.log_softmax / F.cross_entropy, which do so",
 )
 _ANGLE = Guard(
     _inside(lambda x: x.clamp(-1 + SMALL, 1 - SMALL)),
@@ -74,6 +79,8 @@ GUARDS: dict[str, Guard] = {
 def guard(origin: Origin) -> Remedy | None:
     """An epsilon at the call that made the first value that was not finite; None where it is none of `GUARDS`."""
     known = GUARDS.get(origin.key[0])
+    if known is _EXP and origin.summed:
+        known = _SOFTMAX
     if known is None:
         return None
     return Remedy(

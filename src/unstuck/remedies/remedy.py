@@ -13,7 +13,8 @@ from unstuck.records import RemedyLine
 class Remedy:
     """`apply` makes the changed problem (never changes the one it gets); `text` says what, `code` the line to write.
 
-    `steps`: in a race of fewer its effect cannot show. `on`: where its effect must show: the score on "held-out" or "train" batches, or the held-out "loss".
+    `on`: where its effect must show: the score on "held-out" or "train" batches, or the held-out "loss". `steps`: in a
+    race of fewer it cannot show.
     """
 
     id: str

@@ -128,8 +128,8 @@ def _rebuilt(module: nn.Module, arriving: Tensor, units: int) -> nn.Module:
         kernel, bias = module.kernel_size, module.bias is not None
         return type(module)(channel, units, kernel, bias=bias, device=device, **options)  # type: ignore[arg-type]
     if isinstance(module, RECURRENT):
-        names = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
-        return type(module)(arriving.shape[-1], units, device=device, **{n: getattr(module, n) for n in names})
+        kept = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
+        return type(module)(arriving.shape[-1], units, device=device, **{n: getattr(module, n) for n in kept})
     if isinstance(module, BATCH_NORMS):
         names = ("eps", "momentum", "affine", "track_running_stats")
         return type(module)(arriving.shape[1], device=device, **{n: getattr(module, n) for n in names})

@@ -37,7 +37,8 @@ def judge(evidence: Evidence) -> Suspicion | None:
     large = any(_large(layer) for layer in off)
     if not ((small and through < SHRUNK) or (large and (loss > FAR or through > 1 / SHRUNK))):
         return None
-    worst = max(off, key=lambda layer: abs(math.log(max(layer.gain, 1e-9))))
+    blamed = [layer for layer in off if _large(layer)] if large and not small else off
+    worst = max(blamed, key=lambda layer: abs(math.log(max(layer.gain, 1e-9))))
     return Suspicion(
         cause="bad-initialization-scale",
         strength=0.95 if through < SHRUNK or loss > FAR * FAR else 0.85,

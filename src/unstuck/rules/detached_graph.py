@@ -64,7 +64,7 @@ def _named(cut: Cut) -> str:
 
 
 def _remedy(cuts: list[Cut]) -> Remedy:
-    keys = [c.key for c in cuts if c.undone]
+    keys = [key for c in cuts if c.undone for key in c.keys]
     calls = listed([f"{_named(c)} ({line(c.site)})" for c in cuts])
     return attach(keys, "keep the graph from the parameters to the loss", f"leave out {calls}; compute it with torch")
 
@@ -89,7 +89,9 @@ def _whole(evidence: Evidence) -> Suspicion:
         ),
         remedies=(
             attach(
-                [c.key for c in cuts], "call backward() on the loss itself, not on a tensor made of its value", code
+                [key for c in cuts for key in c.keys],
+                "call backward() on the loss itself, not on a tensor made of its value",
+                code,
             ),
         ),
         fault=True,

@@ -26,11 +26,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
         "follows the sum of the whole past.",
         evidence=(
             Figure("steps that began with old gradients", loop.uncleared, samples=loop.steps),
-            *(
-                (Figure("gradient norm, first seen", norms[0]), Figure("gradient norm, last seen", norms[-1]))[
-                    : len(norms)
-                ]
-            ),
+            *(Figure(f"gradient norm, {when} seen", norms[at]) for when, at in (("first", 0), ("last", -1)) if norms),
             *((Figure("loss at the end", loop.losses[-1], samples=len(loop.losses)),) if loop.losses else ()),
         ),
         remedies=(clear_gradients(),),

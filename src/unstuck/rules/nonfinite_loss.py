@@ -80,7 +80,8 @@ def _remedies(evidence: Evidence, origin: Origin | None, singular: bool) -> tupl
     slower = [add_clipping(problem)]
     if problem.optimizer is not None and problem.optimizer.lr > 0:
         slower.insert(0, change_learning_rate(problem, problem.optimizer.lr / 10))
-    found = [*guarded, *slower] if singular else [*slower, *guarded]
+    # Where a call is at fault a smaller step only puts off the day.
+    found = guarded if singular else [*slower, *guarded]
     return tuple(remedy for remedy in found if remedy is not None)
 
 

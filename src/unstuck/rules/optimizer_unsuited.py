@@ -24,8 +24,8 @@ from unstuck.rules import (
 from unstuck.rules.rule import Rule, Suspicion, any_of
 
 CLEARLY, BY_FAR = 1.1, 2.0
-"""Adam removes so many times more of the first loss than the best plain rate does, in the same steps. A trial of a third
-of them counts half: Adam is quick to begin."""
+"""Adam removes so many times more of the first loss than the best plain rate does, in the same steps. A trial of a
+third of them counts half: Adam is quick to begin."""
 
 FAR = 0.4
 """Share learnt (see `Level.learnt`) beyond which plain descent has served, unless Adam is ahead by far: a well-tuned

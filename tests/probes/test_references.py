@@ -1,0 +1,129 @@
+"""References: closed forms, and that they know what can be known and no more."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tests.small import clouds, mlp, written
+from torch import nn
+
+from unstuck.errors import UnstuckError
+from unstuck.probes.references import accuracy, constant, measure, r_squared, structure
+from unstuck.probes.table import Table
+
+
+def table(x, y, kind="rows", task="classes", **fields):
+    return Table(np.asarray(x, float), np.asarray(y), task, kind, 2, (1,), len(y), **fields)
+
+
+def test_constant_prediction_is_the_commonest_class_and_the_mean():
+    x = np.zeros((4, 1))
+    assert constant(table(x, [0, 0, 1, 0]), table(x, [0, 1, 1, 1])) == 0.25
+    values = np.array([[1.0], [3.0]]), np.array([[2.0], [4.0]])
+    held = table(x[:2], values[1], task="regression")
+    # predicts 2 where the truth is 2 and 4: mean squared error 2, variance 1
+    assert constant(table(x[:2], values[0], task="regression"), held) == pytest.approx(1 - 2 / 1)
+
+
+def test_accuracy_averages_recalls_where_the_table_is_balanced():
+    x, y = np.zeros((4, 1)), [0, 0, 0, 1]
+    assert accuracy(np.zeros(4), table(x, y)) == 0.75
+    assert accuracy(np.zeros(4), table(x, y, balanced=True)) == 0.5
+
+
+def test_r_squared_is_one_for_the_truth_and_zero_for_column_means():
+    y = np.random.default_rng(0).normal(size=(50, 3))
+    assert r_squared(y, y) == 1 and r_squared(np.tile(y.mean(0), (50, 1)), y) == pytest.approx(0)
+    assert math.isnan(r_squared(np.ones((5, 1)), np.ones((5, 1))))
+
+
+def test_structure_is_nothing_for_noise_and_all_for_copies_of_one_column():
+    noise = np.random.default_rng(0).normal(size=(600, 40))
+    assert structure(table(noise, np.zeros(600))) == 0
+    assert structure(table(np.repeat(noise[:, :1], 10, 1), np.zeros(600))) == pytest.approx(1)
+    assert structure(table(np.ones((600, 5)), np.zeros(600))) == 0
+
+
+def test_structure_of_tokens_is_what_one_tells_of_the_next():
+    first = np.random.default_rng(0).integers(0, 5, 4000)
+    chained = np.stack([first, first, (first + 1) % 5], 1)
+    unrelated = np.random.default_rng(1).integers(0, 5, (4000, 3))
+    assert structure(table(chained, first, "tokens")) == pytest.approx(1, abs=0.02)
+    assert structure(table(unrelated, first, "tokens")) < 0.01
+
+
+def test_learnable_labels_are_learnt_and_shuffled_ones_are_not():
+    x, y = clouds(480)
+    found = measure(written(mlp(), x, y))
+    assert found.informative and found.best.held_out > 0.9 and found.structure > 0.5 and math.isnan(found.own)
+    assert math.isfinite(found.best.loss) and found.best.loss < math.log(4)
+    shuffled = measure(written(mlp(), x, y[torch.randperm(len(y))]), budget_s=1)
+    assert not shuffled.informative and abs(shuffled.own - shuffled.chance) < 0.1
+
+
+def test_the_network_itself_speaks_where_references_know_nothing(monkeypatch):
+    x, y = clouds()
+    monkeypatch.setattr("unstuck.probes.references.linear", lambda t: Majority())
+    monkeypatch.setattr("unstuck.probes.references.network", lambda t: Majority())
+    found = measure(written(mlp(), x, y))
+    assert found.best.held_out <= found.chance and found.own > 0.9 and found.informative
+
+
+class Majority:
+    classes_ = (0, 1, 2, 3)
+
+    def fit(self, x, y):
+        return self
+
+    def predict(self, x):
+        return np.zeros(len(x))
+
+    def predict_proba(self, x):
+        return np.full((len(x), 4), 0.25)
+
+
+def test_linear_regression_explains_a_linear_target():
+    x = clouds()[0]
+    found = measure(written(nn.Linear(24, 1), x, x[:, :1] - x[:, 1:2], nn.MSELoss()))
+    assert found.metric == "R²" and found.best.held_out > 0.95 and found.chance <= 0
+
+
+def test_few_rows_still_tell_a_real_relation_from_none():
+    """48 held-out rows, R² of 0.5: a correlation of 0.7 is eight standard errors away from none."""
+    torch.manual_seed(3)
+    x = torch.randn(192, 8)
+    y = x[:, :1] + torch.randn(192, 1)
+    assert measure(written(nn.Linear(8, 1), x, y, nn.MSELoss())).informative
+    assert not measure(written(nn.Linear(8, 1), x, torch.randn(192, 1), nn.MSELoss()), budget_s=1).informative
+
+
+def test_principal_components_bound_an_autoencoder():
+    x = torch.randn(320, 3) @ torch.randn(3, 12)
+    full = measure(written(nn.Sequential(nn.Linear(12, 3), nn.Linear(3, 12)), x, x, nn.MSELoss()))
+    half = measure(written(nn.Sequential(nn.Linear(12, 1), nn.Linear(1, 12)), x, x, nn.MSELoss()))
+    assert full.kind == "autoencoder" and full.best.held_out == pytest.approx(1, abs=1e-6)
+    assert half.best.name == "PCA with 1 components" and half.best.held_out < 0.8
+
+
+def test_ngram_tables_know_as_much_of_a_text_as_their_order():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.out = nn.Embedding(6, 4), nn.Linear(4, 6)
+
+        def forward(self, ids):
+            return self.out(self.embed(ids)).transpose(1, 2)
+
+    # The next token is the sum of the last two: a bigram table cannot know it, a trigram table does.
+    ids = torch.randint(0, 6, (48, 40))
+    for t in range(2, 40):
+        ids[:, t] = (ids[:, t - 1] + ids[:, t - 2]) % 6
+    found = measure(written(Tagger(), ids[:, :-1], ids[:, 1:], size=4))
+    scores = {m.name: m.held_out for m in found.models}
+    assert scores["bigram table"] < 0.5 < 0.9 < scores["trigram table"] and found.fair.name == "trigram table"
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(UnstuckError, match="too few"):
+        measure(written(mlp(), *clouds(24), size=8))
