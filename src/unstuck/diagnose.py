@@ -100,7 +100,7 @@ def diagnose(
     start = time.perf_counter()
     problem = _judged(problem)
     evidence, missing = gather(problem, loop, recipe, start + EXAMINE_SHARE * budget_s, tick)
-    suspicions = suspect(evidence)
+    suspicions, failed = suspect(evidence)
     examined = time.perf_counter() - start
     result = _race(evidence, suspicions, budget_s - examined, tick) if cure else None
     findings = settle(evidence, suspicions, result, cure)
@@ -110,7 +110,7 @@ def diagnose(
         target=target,
         findings=findings,
         figures=key_figures(evidence),
-        skipped=(*skipped, *missing),
+        skipped=(*skipped, *missing, *failed),
         cost=Cost(overhead, examined, result.seconds if result else 0.0),
         charts=charts(evidence, result),
     )
@@ -152,15 +152,20 @@ def gather(
     return evidence, missing
 
 
-def suspect(evidence: Evidence) -> list[Suspicion]:
-    """What the rules make of the evidence: faults first, then by strength."""
-    found = []
+def suspect(evidence: Evidence) -> tuple[list[Suspicion], list[Skipped]]:
+    """What the rules make of the evidence, faults first, then by strength; and the rules that failed on it."""
+    found, failed = [], []
     for rule in RULES:
-        if all(getattr(evidence, need) is not None for need in rule.needs):
+        if any(getattr(evidence, need) is None for need in rule.needs):
+            continue
+        try:
             suspicion = rule.judge(evidence)
-            if suspicion is not None:
-                found.append(suspicion)
-    return sorted(found, key=lambda s: (not s.fault, -s.strength))
+        except Exception as error:  # one rule that meets what it did not expect must not cost the report
+            failed.append(Skipped(f"rule {rule.cause}", f"{type(error).__name__}: {error}"))
+            continue
+        if suspicion is not None:
+            found.append(suspicion)
+    return sorted(found, key=lambda s: (not s.fault, -s.strength)), failed
 
 
 def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick) -> Race | None:

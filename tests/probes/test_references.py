@@ -59,7 +59,7 @@ def test_learnable_labels_are_learnt_and_shuffled_ones_are_not():
     assert found.informative and found.best.held_out > 0.9 and found.structure > 0.5 and math.isnan(found.own)
     assert math.isfinite(found.best.loss) and found.best.loss < math.log(4)
     shuffled = measure(written(mlp(), x, y[torch.randperm(len(y))]), budget_s=1)
-    assert not shuffled.informative and abs(shuffled.own - shuffled.chance) < 0.1
+    assert shuffled.empty and not found.empty and abs(shuffled.own - shuffled.chance) < 0.1
 
 
 def test_the_network_itself_speaks_where_references_know_nothing(monkeypatch):
@@ -127,3 +127,9 @@ def test_ngram_tables_know_as_much_of_a_text_as_their_order():
 def test_too_few_rows_are_refused():
     with pytest.raises(UnstuckError, match="too few"):
         measure(written(mlp(), *clouds(24), size=8))
+
+
+def test_a_handful_of_held_out_rows_leaves_open_whether_there_is_something_to_know():
+    x, y = clouds(80)
+    found = measure(written(mlp(), x, y[torch.randperm(80)], size=16), budget_s=1)
+    assert found.held_rows == 16 and not found.informative and not found.empty

@@ -36,6 +36,8 @@ INFORMATIVE = 3.5
 chance exceeds this once in a thousand data sets."""
 SLIGHT = 0.25
 """Share of what lies above the constant's score below which a reference knows next to nothing."""
+SLIGHT = 0.25
+"""Share of what lies above the constant's score below which a reference knows next to nothing."""
 BUDGET_S = 4.0
 
 
@@ -91,10 +93,11 @@ class References:
         return self.known > self.chance + INFORMATIVE * self.error
 
     @property
-    def blank(self) -> bool:
-        """True if neither does, though there are rows enough for a good model to stand out twice as clearly."""
+    def empty(self) -> bool:
+        """True if neither does, nor comes far, though there are rows enough for a good model to stand out."""
         enough = self.chance + 2 * INFORMATIVE * self.error < 1
-        return enough and not self.informative and not math.isnan(self.own)
+        slight = self.known <= self.chance + SLIGHT * (1 - self.chance)
+        return enough and slight and not self.informative and not math.isnan(self.own)
 
 
 def measure(problem: Problem, budget_s: float = BUDGET_S) -> References:

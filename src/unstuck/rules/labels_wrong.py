@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from unstuck.evidence import Evidence
 from unstuck.probes.references import References
 from unstuck.records import Figure
@@ -86,7 +84,7 @@ def _noisy(evidence: Evidence) -> Suspicion | None:
 
 def _unrelated(evidence: Evidence) -> Suspicion | None:
     references, batch = evidence.references, evidence.one_batch
-    if references is None or not references.empty or math.isnan(references.own):
+    if references is None or not references.empty:
         return None
     if references.structure < STRUCTURED or (batch is not None and not batch.learnt and references.metric != "R²"):
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
 from unstuck.remedies.look import look
@@ -18,7 +16,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     """No reference, nor the network itself, beats the constant on held-out rows, and the inputs look like noise."""
     references, redraw = evidence.references, evidence.redraw
     assert references is not None
-    if not references.empty or math.isnan(references.own) or references.structure >= STRUCTURED:
+    if not references.empty or references.structure >= STRUCTURED:
         return None
     if redraw is not None and redraw.averaged > redraw.once + RELEASED:
         return None
