@@ -58,3 +58,9 @@ def test_batches_of_all_lengths_make_no_rows():
 
 def test_leaves_without_a_sample_dimension_make_no_rows():
     assert Rows.of([(torch.tensor(1.0), torch.ones(3))], 2) is None
+
+
+def test_chosen_rows_keep_constants_and_order():
+    rows = Rows.of([(torch.rand(8, 1), 10 * torch.arange(8), torch.tensor([0.5]))], 8)
+    few = rows.chosen(torch.tensor([5, 2]))
+    assert len(few) == 2 and few.columns[1].tolist() == [50, 20] and few.columns[2].tolist() == [0.5]

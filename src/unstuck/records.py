@@ -105,8 +105,8 @@ class Chart(msgspec.Struct, frozen=True):
     levels: tuple[Figure, ...] = ()
     bars: bool = False
     log_y: bool = False
-    log_x: bool = False
     note: str = ""
+    log_x: bool = False
 
 
 class Report(msgspec.Struct, frozen=True):

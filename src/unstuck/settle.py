@@ -138,7 +138,8 @@ def headline(evidence: Evidence, findings: Sequence[Finding]) -> str:
     """One sentence a person understands."""
     problems = [f for f in findings if f.severity == "problem"]
     if problems:
-        return f"This training has a problem: {problems[0].cause}, {problems[0].where or 'in the loop'}{_gain(problems[0])}."
+        where = problems[0].where or "in the loop"
+        return f"This training has a problem: {problems[0].cause}, {where}{_gain(problems[0])}."
     level = evidence.level
     if evidence.problem is None:
         return "No training could be examined; what was looked for, and what is missing, stands below."

@@ -28,7 +28,7 @@ def test_noise_is_its_share_of_the_variance():
 
 
 def test_noise_that_hides_nothing_gives_nothing_when_averaged():
-    case, x, y = drawn()
+    case = drawn()[0]
     blank = tuple(tuple((torch.randn(32, 24), labels) for _, labels in batches) for batches in case.redraws)
     found = measure(replace(case, redraws=blank))
     assert found.noise == pytest.approx(1, abs=0.05) and abs(found.averaged - found.once) < 0.12
@@ -40,7 +40,7 @@ def test_labels_that_change_are_contradictions():
 
 
 def test_inputs_that_repeat_cannot_contradict_each_other():
-    case, _, y = drawn(relabelled=0.3)
+    case = drawn(relabelled=0.3)[0]
     same = tuple(tuple((torch.ones(32, 24), labels) for _, labels in batches) for batches in case.redraws)
     assert measure(replace(case, redraws=same)).contradictions == 0
 

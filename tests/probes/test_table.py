@@ -61,7 +61,9 @@ def test_one_label_for_a_text_is_a_bag_of_words():
 
     ids = torch.tensor([[0, 0, 4], [1, 2, 2], [4, 4, 4], [0, 1, 2]])
     case = written(Bag(), ids, torch.tensor([0, 1, 0, 1]), size=1)
-    np.testing.assert_array_equal(tabulate(case, case.data, 9).inputs, [[2, 0, 0, 0, 1], [0, 1, 2, 0, 0], [0, 0, 0, 0, 3]])
+    np.testing.assert_array_equal(
+        tabulate(case, case.data, 9).inputs, [[2, 0, 0, 0, 1], [0, 1, 2, 0, 0], [0, 0, 0, 0, 3]]
+    )
 
 
 def test_a_target_that_is_the_input_is_an_autoencoder_with_its_narrowest_layer():
@@ -80,7 +82,10 @@ def test_binary_targets_become_classes():
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: written(nn.Conv2d(1, 3, 1), torch.randn(8, 1, 2, 2), torch.arange(32).reshape(8, 2, 2) % 3, size=4), "labels"),
+        (
+            lambda: written(nn.Conv2d(1, 3, 1), torch.randn(8, 1, 2, 2), torch.arange(32).reshape(8, 2, 2) % 3, size=4),
+            "labels",
+        ),
         (lambda: written(mlp(), torch.full((64, 24), float("nan")), clouds(64)[1]), "finite"),
         (lambda: written(nn.Linear(20_001, 2), torch.randn(8, 20_001), torch.tensor([0, 1] * 4), size=4), "wide"),
     ],

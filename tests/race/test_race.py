@@ -100,3 +100,14 @@ def test_the_budget_is_kept():
     start = time.perf_counter()
     race.run(lanes, 0.0, 2.0)
     assert time.perf_counter() - start < 8
+
+
+def test_an_effect_on_the_held_out_loss_is_proved_and_too_short_a_race_says_nothing():
+    problem = stuck(lr=0.05)
+    faster = Remedy("faster", "", "", lambda p: replace(p, optimizer=p.optimizer.scaled(8)), on="loss")
+    late = Remedy("late", "", "", lambda p: p, on="loss", steps=10**6)
+    result = race.run(race.enter(problem, [("faster", faster), ("late", late)])[0], 1.0, 15)
+    verdict = result.verdicts["faster"]
+    assert verdict.metric == "share of the held-out loss removed"
+    assert verdict.outcome in {"cured", "helped"} and verdict.control < verdict.remedied <= 1
+    assert result.verdicts["late"].outcome == "not-tried" and "only after 1000000" in result.verdicts["late"].why

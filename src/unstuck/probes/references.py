@@ -30,12 +30,11 @@ COMPONENTS = 64
 a logistic regression on them is as good as on the pixels (0.82 against 0.81 held out)."""
 
 SPECTRUM_ROWS = 800
+FEWEST = 40
 OWN_S = 3.0
 INFORMATIVE = 3.5
 """Standard errors above the constant's score from which a reference knows something: the best of three references at
 chance exceeds this once in a thousand data sets."""
-SLIGHT = 0.25
-"""Share of what lies above the constant's score below which a reference knows next to nothing."""
 SLIGHT = 0.25
 """Share of what lies above the constant's score below which a reference knows next to nothing."""
 BUDGET_S = 4.0
@@ -95,7 +94,7 @@ class References:
     @property
     def empty(self) -> bool:
         """True if neither does, nor comes far, though there are rows enough for a good model to stand out."""
-        enough = self.chance + 2 * INFORMATIVE * self.error < 1
+        enough = self.held_rows >= FEWEST and self.chance + 2 * INFORMATIVE * self.error < 1
         slight = self.known <= self.chance + SLIGHT * (1 - self.chance)
         return enough and slight and not self.informative and not math.isnan(self.own)
 
@@ -104,13 +103,13 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> References:
     """Fit and score the references. Raises UnstuckError where the data are no table, or fewer than 40 rows."""
     start = time.perf_counter()
     train, held = tabulate(problem, problem.data, ROWS), tabulate(problem, problem.held_out or problem.data, HELD_ROWS)
-    if len(train) < 40:
+    if len(train) < FEWEST:
         raise UnstuckError(f"{len(train)} rows are too few for a reference model")
     fits: dict[str, Callable[[Table, Table], list[Reference]]] = {"tokens": _ngrams, "autoencoder": _components}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a reference that has not converged is still a lower bound
         models = fits.get(train.kind, lambda a, b: _plain(a, b, start + budget_s))(train, held)
-    chance, error = constant(train, held), _error(constant(train, held), held)
+    chance, error = constant(train, held), _error(max(constant(train, held), constant(train, train)), held)
     nothing = max(m.held_out for m in models) <= chance + INFORMATIVE * error
     return References(
         metric="accuracy" if train.classes else "R²",

@@ -111,7 +111,9 @@ def _last(problem: Problem) -> str:
 
 def _fit(module: nn.Module, arriving: Tensor, keep: bool) -> None:
     """Rebuild a layer in place for the features that arrive, wider unless `keep`."""
-    fresh = _rebuilt(module, arriving, width(module) if keep or not isinstance(module, GROWING) else wider(module))
+    growing = isinstance(module, GROWING)
+    units = 0 if not growing else width(module) if keep else wider(module)
+    fresh = _rebuilt(module, arriving, units)
     fresh.train(module.training)
     module.__dict__.update({k: v for k, v in fresh.__dict__.items() if not k.startswith("_forward_pre_hooks")})
 

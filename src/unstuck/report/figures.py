@@ -60,6 +60,8 @@ def _over_x(chart: Chart) -> dict[str, Any]:
     draw = _standing_bars if chart.bars else _line
     layout = _layout(height, right=BESIDE if labels else 16)
     layout["xaxis"] = {"title": {"text": safe(chart.x)}, "showgrid": False, "zeroline": False, "fixedrange": True}
+    if chart.log_x:
+        layout["xaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
     layout["yaxis"] = axis.axis(chart.y)
     layout["shapes"] = [_rule("y", axis, level) for level in chart.levels if axis.place(level.value) is not None]
     layout["annotations"] = beside(labels, axis, height, LETTERS)

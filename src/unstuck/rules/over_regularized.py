@@ -91,7 +91,7 @@ def _inner_noise(evidence: Evidence) -> Suspicion | None:
 
 def noise_calls(trace: Trace) -> tuple[CallKey, ...]:
     """Calls that draw random numbers on the way to the loss."""
-    return tuple(call.key for call in trace.ancestors if call.name in NOISES and call.path)
+    return tuple(call.key for call in trace.ancestors if call.name in NOISES)
 
 
 def _input_noise(evidence: Evidence) -> Suspicion | None:

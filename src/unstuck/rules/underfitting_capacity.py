@@ -21,7 +21,9 @@ def judge(evidence: Evidence) -> Suspicion | None:
     references, level, problem = evidence.references, evidence.level, evidence.problem
     assert references is not None and level is not None and problem is not None
     own, best = max(level.train.value, level.train_mode.value), references.best
-    if references.kind == "tokens" or not own < best.held_out - BEHIND - 2 * references.error:
+    if not references.informative or references.kind == "tokens":
+        return None
+    if not own < best.held_out - BEHIND - 2 * references.error:
         return None
     narrowest = _bottleneck(problem)
     if narrowest is None:

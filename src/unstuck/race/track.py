@@ -1,0 +1,94 @@
+"""One lane of the race with one seed: a training that is advanced from check to check and scored at each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from unstuck.criterion import Score
+from unstuck.problem import Problem, batch_size, spaced
+from unstuck.training import Training
+
+SCORED = 1024
+"""Samples a score rests on at most: its sampling error is then below 0.016, and it costs less than the steps."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (held-out), after at
+    least `least` steps."""
+
+    name: str
+    problem: Problem
+    on: str = "held-out"
+    least: int = 0
+
+
+@dataclass
+class Track:
+    """What one lane with one seed left: steps of the checks, its scores there; `error` where its model raised."""
+
+    lane: Lane
+    seed: int
+    mix: bool
+    start_loss: float
+    steps: list[int] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    samples: int = 0
+    error: str = ""
+    _run: Training | None = None
+
+    def scores(self, on: str = "") -> list[float]:
+        """By what the lane (or `on`) judges: training batches, held-out ones, or the share of the loss gone."""
+        return {"train": self.train, "loss": self.loss}.get(on or self.lane.on, self.held_out)
+
+    def advance(self, steps: int) -> None:
+        """Train on to `steps` steps in all, and score."""
+        if self.error:
+            return
+        try:
+            run = self._run = self._run or self._begin()
+            run.advance(steps - run.steps if not run.diverged else 0)
+            self._score(run, steps)
+        except Exception as error:  # the user's own model may raise anything on a changed copy
+            self.error = f"{type(error).__name__}: {error}"
+
+    def end(self) -> None:
+        """Let the trained copy go."""
+        self._run = None
+
+    def _begin(self) -> Training:
+        run = Training(self.lane.problem, self.seed, self.mix)
+        # A control that is broken from the first step has no loss to measure by: the lane's own first one serves.
+        if not math.isfinite(self.start_loss):
+            self.start_loss = run.score(spaced(self.lane.problem.data, 4)).loss
+        return run
+
+    def _score(self, run: Training, steps: int) -> None:
+        problem = self.lane.problem
+        limit = scored_batches(problem)
+        held = run.score(spaced(problem.held_out or problem.data, limit), limit)
+        train = run.score(spaced(problem.data, (limit + 1) // 2), limit)
+        self.steps.append(steps)
+        self.held_out.append(level(held, run.diverged, self.start_loss))
+        self.train.append(level(train, run.diverged, self.start_loss))
+        self.loss.append(level(replace(held, metric="negative loss"), run.diverged, self.start_loss))
+        self.samples = held.samples
+
+
+def scored_batches(problem: Problem) -> int:
+    """So many batches hold about `SCORED` samples (two at least)."""
+    size = max(1, batch_size(problem.data[0]))
+    return max(2, math.ceil(SCORED / size))
+
+
+def level(score: Score, diverged: bool, start_loss: float) -> float:
+    """A score with a lowest value (accuracy 0, else −1) that what is not finite or diverged counts as.
+
+    Where neither accuracy nor R² is known it is the share of the control's initial loss that is gone.
+    """
+    lowest = 0.0 if score.metric.endswith("accuracy") else -1.0
+    value = 1 - score.loss / start_loss if score.metric == "negative loss" and start_loss else score.value
+    return max(value, lowest) if math.isfinite(value) and not diverged else lowest
