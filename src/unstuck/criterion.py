@@ -153,12 +153,13 @@ def _task(kind: str, output: Tensor, target: Tensor) -> str:
 
 @dataclass(frozen=True)
 class Score:
-    """How good a model is on batches: a common scale (accuracy or R²), and the loss (mean over batches)."""
+    """How good a model is on batches: a common scale (accuracy or R²), and the loss (mean over batches, and each)."""
 
     metric: str
     value: float
     loss: float
     samples: int
+    losses: tuple[float, ...] = ()
 
 
 def score(problem: Problem, model: nn.Module, batches: Iterable[Batch], training: bool = False) -> Score:
@@ -179,7 +180,7 @@ def score(problem: Problem, model: nn.Module, batches: Iterable[Batch], training
                 targets.append(result.target.detach())
     loss = sum(losses) / len(losses) if losses else float("nan")
     metric, value, samples = agreement(problem.criterion, outputs, targets)
-    return Score(metric, -loss if metric == "negative loss" else value, loss, samples)
+    return Score(metric, -loss if metric == "negative loss" else value, loss, samples, tuple(losses))
 
 
 def agreement(criterion: Criterion, outputs: list[Tensor], targets: list[Tensor]) -> tuple[str, float, int]:

@@ -51,20 +51,20 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
     ("anatomy", anatomy.measure),
     ("data", data.measure),
     ("objective", objective.measure),
-    ("generalization", generalization.measure),
-    ("redraw", redraw.measure),
-    ("references", references.measure),
     ("activations", activations.measure),
     ("gradients", gradients.measure),
+    ("references", references.measure),
+    ("rates", rates.measure),
     ("reach", reach.measure),
     ("numbers", numbers.measure),
     ("order", order.measure),
     ("normalization", normalization.measure),
-    ("rates", rates.measure),
+    ("generalization", generalization.measure),
+    ("redraw", redraw.measure),
     ("one_batch", one_batch.measure),
     ("labels", labels.measure),
 )
-"""In the order they are asked: cheap ones first."""
+"""In the order they are asked: cheap ones first, and before the rest what decides most (references, rates)."""
 
 EXAMINE_SHARE = 0.4
 RACED = 5

@@ -2,7 +2,7 @@
 
 A *fault* (a call that cannot be meant so) is a problem unless the race shows that mending it changes nothing in a
 training that came far. A matter of *degree* is a problem only where changing it was seen to help a training that fell
-short. Rank: faults before degrees, cured before helped before untried, then by the effect measured.
+short. Rank: faults before degrees, what the race proved before the rest, then by the effect measured.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ well-made network reaches on fresh data (see above); a saturated one that stoppe
 
 MOST_PROBLEMS = 3
 
+SURE, LIKELY, WEAK = 0.9, 0.8, 0.5
+"""Strengths. In a training that fell short, what no race could test is a problem where the rule is sure by itself (with
+`--no-cure`: where it is likely). What a rule holds for weak is often a consequence that a generic remedy cures too."""
+
 RANK: dict[Outcome, int] = {"cured": 0, "helped": 1, "not-tried": 2, "undecided": 3, "no-effect": 4, "worse": 5}
 
 
@@ -52,6 +56,8 @@ def sound(evidence: Evidence) -> bool:
     """True if the training came close to what can be reached on its data, and does not fall behind on fresh ones."""
     level = evidence.level
     if level is None or not math.isfinite(level.learnt):
+        return False
+    if evidence.history is not None and not evidence.history.finite:
         return False
     if evidence.generalization is not None and overfits(evidence.generalization):
         return False
@@ -118,7 +124,7 @@ def _severity(evidence: Evidence, suspicion: Suspicion, verdict: Verdict, cure: 
     if verdict.outcome in {"cured", "helped"}:
         return "note" if fine else "problem"
     if verdict.outcome == "not-tried" and not fine:
-        return "problem" if suspicion.strength >= 0.8 and not cure else "warning"
+        return "problem" if suspicion.strength >= (SURE if cure else LIKELY) else "warning"
     if verdict.outcome == "undecided" and not fine:
         return "warning"
     return None
@@ -126,7 +132,14 @@ def _severity(evidence: Evidence, suspicion: Suspicion, verdict: Verdict, cure: 
 
 def _order(finding: Finding, suspicion: Suspicion) -> tuple[int, bool, int, float]:
     severity = ("problem", "warning", "note").index(finding.severity)
-    return severity, not suspicion.fault, RANK[finding.verdict.outcome], -effect(finding.verdict) * finding.strength
+    proved = finding.verdict.outcome in {"cured", "helped"}
+    if proved and suspicion.strength >= WEAK:
+        tier = 0
+    elif finding.verdict.outcome == "not-tried" and suspicion.strength >= SURE:
+        tier = 1  # the race could not test it, and the evidence is specific: before what a generic remedy cures
+    else:
+        tier = 2 if proved else 3
+    return severity, not suspicion.fault, tier, -effect(finding.verdict) * finding.strength
 
 
 def _with_severity(finding: Finding, severity: Severity) -> Finding:

@@ -76,3 +76,21 @@ def test_without_a_gradient_nothing_is_followed():
     clearing, model = Clearing(), nn.Linear(2, 1)
     clearing.follow(torch.optim.SGD(model.parameters(), 0.1))
     assert not clearing.following
+
+
+def test_another_loss_may_add_to_old_gradients_that_are_cleared_before_the_step():
+    """As in a GAN: the generator's loss runs through the discriminator, whose zero_grad comes after it."""
+    generator, critic, clearing = nn.Linear(3, 3), nn.Linear(3, 1), Clearing()
+    ours, its = (torch.optim.SGD(m.parameters(), 0.01) for m in (generator, critic))
+    for _ in range(4):
+        made = generator(torch.randn(8, 3))
+        for optimizer, source in ((its, made.detach()), (ours, made)):
+            optimizer.zero_grad()
+            loss = critic(source).square().mean()
+            clearing.before_backward(loss)
+            loss.backward()
+            clearing.before_step(optimizer, 1)
+            optimizer.step()
+            clearing.follow(optimizer)
+    assert clearing.cleared == [True] * 6
+    assert not clearing.discarded

@@ -269,3 +269,16 @@ def test_batches_are_kept_as_they_were_drawn():
     assert [step for step, _ in recorded] == sorted(step for step, _ in recorded)
     step, batch = recorded[-1]
     assert torch.equal(batch[0], X[16 * step : 16 * step + 16])
+
+
+def test_a_loss_that_was_not_recorded_is_not_said_to_be_detached():
+    """Its graph is there: only the record missed how it was made."""
+
+    def loop():
+        model = net()
+        made = F.cross_entropy(model(X[:16]), Y[:16]) * 1.0
+        for _ in range(4):
+            made.backward(retain_graph=True)
+            model(X[:16])
+
+    assert seen(loop).loop.detached == ""

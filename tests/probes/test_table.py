@@ -104,3 +104,21 @@ def test_a_loss_without_a_target_is_no_table():
     case = written(mlp(), *clouds(64), Norm())
     with pytest.raises(UnstuckError, match="no target"):
         tabulate(case, case.data, 64)
+
+
+def test_one_label_that_is_a_token_is_the_next_one():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.out = nn.Embedding(9, 4), nn.Linear(4, 9)
+
+        def forward(self, ids):
+            return self.out(self.embed(ids).mean(1))
+
+    ids = torch.randint(0, 9, (32, 5))
+    case = written(Last(), ids, (ids[:, -1] + 1) % 9, size=4)
+    table = tabulate(case, case.data, 99)
+    assert table.kind == "tokens" and (table.inputs == ids[: len(table), -CONTEXT:].numpy()).all()
+    short = written(Last(), ids[:, :2], (ids[:, 0] + 1) % 9, size=4)
+    with pytest.raises(UnstuckError, match="too short"):
+        tabulate(short, short.data, 99)

@@ -1,8 +1,8 @@
 """Whether gradients are cleared between an optimizer's steps, told from one parameter's gradient as it comes and goes.
 
-After a step its gradients are left in place. The first backward that reaches a parameter again either finds its
-gradient gone (cleared) or will add to it (not cleared). A backward of another loss, which does not reach the parameter
-(a discriminator's between two steps of the generator), says nothing: the loss's graph tells.
+After a step its gradients are left in place. A backward that reaches a parameter again either finds its gradient gone
+(cleared) or will add to it (not cleared, if all of them do until the next step). A backward of another loss, which does
+not reach the parameter (a discriminator's between two steps of the generator), says nothing: the loss's graph tells.
 
 Costs a walk over the loss's graph (a microsecond a node) for backwards between a sampled step and the next one.
 """
@@ -23,8 +23,8 @@ NODES = 20_000
 
 @dataclass
 class Trail:
-    """One parameter's gradient since a step: what the first backward that reached it found, and whether it was cleared
-    again before the next step."""
+    """One parameter's gradient since a step: whether every backward that reached it found it filled (`dirty`), and
+    whether it was cleared after one of them (`discarded`)."""
 
     parameter: Tensor
     dirty: bool | None = None
@@ -34,11 +34,10 @@ class Trail:
         """Note the gradient as it stands before a backward from `loss`."""
         grad = self.parameter.grad
         filled = grad is not None and bool(grad.any())
-        if self.dirty is None:
-            if reaches(loss, self.parameter):
-                self.dirty = filled
-        elif not filled:
-            self.discarded = True
+        self.discarded |= self.dirty is not None and not filled
+        if reaches(loss, self.parameter):
+            # Old gradients matter only if they are still there at the step: another's loss may add to them before.
+            self.dirty = filled and self.dirty is not False
 
 
 class Clearing:

@@ -440,7 +440,7 @@ class Watch:
         if str(error) not in self.seen.trouble:
             self.seen.trouble.append(str(error))
         if "descend" in str(error) or "recorded" in str(error):
-            number = link(calls).number(loss) if calls else None
+            number = link(calls).number(loss) if calls and loss.grad_fn is None else None
             if number is not None and calls and any(isinstance(c.function, nn.Module) for c in calls):
                 why = "the loss was made anew from values, it has no path to the model"
                 self.seen.detached = self.seen.detached or why

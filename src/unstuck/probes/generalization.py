@@ -19,7 +19,7 @@ from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.problem import Batch, Problem, TapeProgram, load_state, sandbox
 from unstuck.training import Training
 
-BATCHES = 12
+BATCHES = 10
 FEW, COURSE_S = 5, 3.0
 
 
@@ -98,5 +98,4 @@ def _course(problem: Problem) -> Iterator[tuple[int, nn.Module]]:
 
 def _point(problem: Problem, model: nn.Module, step: int, train: Sequence[Batch], valid: Sequence[Batch]) -> Point:
     seen, fresh = score(problem, model, train), score(problem, model, valid)
-    losses = tuple(score(problem, model, [batch]).loss for batch in valid)
-    return Point(step, seen.loss, seen.value, fresh.loss, fresh.value, losses)
+    return Point(step, seen.loss, seen.value, fresh.loss, fresh.value, fresh.losses)

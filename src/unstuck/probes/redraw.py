@@ -10,12 +10,14 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.probes.references import linear
 from unstuck.probes.table import Array, Table, tabulate
 from unstuck.problem import Batch, Problem
 
+SAMPLES = 1024
 NOISY = 0.2
 """Share of noise below which averaging is not tried."""
 
@@ -39,17 +41,14 @@ def measure(problem: Problem) -> Redraw:
     """Raises UnstuckError where nothing about the samples is random, or they are no table."""
     if len(problem.redraws) < 2:
         raise NotApplicable("drawn again, the samples are the same")
-    tables = [tabulate(problem, batches, 10**6) for batches in problem.redraws]
-    first, second = tables[0], tables[1]
-    if any(len(t) != len(first) or t.inputs.shape != first.inputs.shape for t in tables):
+    first, second = (tabulate(problem, batches, SAMPLES) for batches in problem.redraws[:2])
+    if first.inputs.shape != second.inputs.shape:
         raise UnstuckError("drawn again, the samples have another shape")
     noise = _noise(first.inputs, second.inputs)
     once = averaged = float("nan")
     if noise > NOISY and first.classes and first.kind == "rows":
-        labels = first.targets
-        once = _held_out(first.inputs, labels, first)
-        averaged = _held_out(np.mean([t.inputs for t in tables], 0), labels, first)
-    return Redraw(noise, _contradictions(tables), once, averaged, len(tables), len(first))
+        once, averaged = _held_out(first), _held_out(tabulate(problem, calm(problem), SAMPLES))
+    return Redraw(noise, _contradictions(first, second), once, averaged, len(problem.redraws), len(first))
 
 
 def _noise(first: Array, second: Array) -> float:
@@ -57,8 +56,7 @@ def _noise(first: Array, second: Array) -> float:
     return float(np.square(first - second).mean()) / 2 / spread if spread > 0 else 0.0
 
 
-def _contradictions(tables: list[Table]) -> float:
-    first, second = tables[0], tables[1]
+def _contradictions(first: Table, second: Table) -> float:
     kept = (first.inputs == second.inputs).all(1)
     if not first.classes or first.kind != "rows" or not kept.any() or _repeated(first.inputs) > 0.01:
         return 0.0
@@ -70,19 +68,18 @@ def _repeated(inputs: Array) -> float:
     return 1 - len(np.unique(inputs, axis=0)) / max(len(inputs), 1)
 
 
-def _held_out(inputs: Array, labels: Array, table: Table) -> float:
-    cut = len(inputs) * 3 // 4
-    part = Table(inputs[:cut], labels[:cut], table.task, table.kind, table.narrowest, table.shape, cut)
+def _held_out(table: Table) -> float:
+    """Accuracy of a linear model on the last quarter of the rows, fitted to the others."""
+    cut = len(table) * 3 // 4
+    part, rest = table.part(slice(cut)), table.part(slice(cut, None))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = linear(part).fit(part.inputs, part.targets)
-    return float((model.predict(inputs[cut:]) == labels[cut:]).mean())
+    return float((model.predict(rest.inputs) == rest.targets).mean())
 
 
 def calm(problem: Problem) -> tuple[Batch, ...]:
     """Batches of the samples that were drawn again, floating leaves averaged over the draws, others by majority."""
-    import torch
-
     found = []
     for batches in zip(*problem.redraws, strict=True):
         leaves = []

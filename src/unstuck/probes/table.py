@@ -53,6 +53,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def part(self, rows: slice) -> Table:
+        """Only these rows."""
+        return replace(self, inputs=self.inputs[rows], targets=self.targets[rows])
+
     @property
     def classes(self) -> bool:
         """True if the targets are classes."""
@@ -100,6 +104,8 @@ def _table(task: str, columns: list[Tensor], target: Tensor, narrowest: int, lim
     y, classes = _labels(task, target)
     if first.dim() == 2 and not first.is_floating_point() and y.numel() > samples and classes:
         return _tokens(first, y.reshape(-1), narrowest)
+    if first.dim() == 2 and not first.is_floating_point() and classes and y.numel() == samples and _continues(first, y):
+        return _next_token(first, y.reshape(-1), narrowest)
     if y.shape[0] != samples and y.numel() % samples == 0:
         y = y.reshape(samples, -1)
     if y.shape[0] != samples:
@@ -166,6 +172,20 @@ def _tokens(ids: Tensor, y: Tensor, narrowest: int) -> Table:
     contexts = padded.unfold(1, CONTEXT, 1).reshape(-1, CONTEXT)
     keep = y >= 0
     return Table(contexts[keep].numpy(), y[keep].numpy(), "classes", "tokens", narrowest, (length,), samples)
+
+
+def _continues(ids: Tensor, y: Tensor) -> bool:
+    """True if the labels are tokens of the same alphabet: one for each text, the next one."""
+    alphabet, wanted = set(ids.unique().tolist()), set(y.unique().tolist())
+    return len(wanted) > 2 and len(wanted - alphabet) <= 0.1 * len(wanted) and 2 * len(wanted) >= len(alphabet)
+
+
+def _next_token(ids: Tensor, y: Tensor, narrowest: int) -> Table:
+    """One row a text: its last ids, and the token that follows."""
+    contexts = ids[:, -CONTEXT:].long()
+    if contexts.shape[1] < CONTEXT:
+        raise UnstuckError("the texts are too short for a table of n-grams")
+    return Table(contexts.numpy(), y.numpy(), "classes", "tokens", narrowest, tuple(ids.shape[1:]), len(ids))
 
 
 def _again(x: Array, y: Array) -> bool:

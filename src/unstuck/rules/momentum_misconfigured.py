@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from unstuck.evidence import Evidence
@@ -51,7 +52,8 @@ def _heavy(evidence: Evidence, hyper: dict[str, Any]) -> Suspicion | None:
             Figure("steps it remembers, 1/(1 − momentum)", memory, unit="steps"),
             Figure("highest loss / first loss", history.highest / max(history.first, 1e-12) if history else bounce),
         ),
-        remedies=(usual_momentum(problem),),
+        # Overshooting shows only after a good part of what is remembered: early on more momentum is merely faster.
+        remedies=(replace(usual_momentum(problem), steps=min(round(memory / 2), evidence.loop.steps // 2)),),
     )
 
 
