@@ -53,18 +53,18 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
     ("objective", objective.measure),
     ("activations", activations.measure),
     ("gradients", gradients.measure),
-    ("references", references.measure),
-    ("rates", rates.measure),
     ("reach", reach.measure),
     ("numbers", numbers.measure),
     ("order", order.measure),
     ("normalization", normalization.measure),
+    ("references", references.measure),
+    ("rates", rates.measure),
     ("generalization", generalization.measure),
     ("redraw", redraw.measure),
     ("one_batch", one_batch.measure),
     ("labels", labels.measure),
 )
-"""In the order they are asked: cheap ones first, and before the rest what decides most (references, rates)."""
+"""In the order they are asked: cheap ones first, then those that train or fit something."""
 
 EXAMINE_SHARE = 0.4
 RACED = 5

@@ -29,6 +29,10 @@ UP_TO = 0.93
 """The same against a reference: on the data it trained on a sound network comes up to what a linear model or a small
 well-made network reaches on fresh data (see above); a saturated one that stopped at 0.906 of it was sick."""
 
+UNSCALED, REMOVED = "negative loss", 0.75
+"""Where neither accuracy nor R² is known (a contrastive loss, say), a training that removed this share of its initial
+loss counts as sound: the gallery's healthy one removed 0.78."""
+
 MOST_PROBLEMS = 3
 
 SURE, LIKELY, WEAK = 0.9, 0.8, 0.5
@@ -61,6 +65,8 @@ def sound(evidence: Evidence) -> bool:
         return False
     if evidence.generalization is not None and overfits(evidence.generalization):
         return False
+    if level.metric == UNSCALED:
+        return 0 < level.train.loss <= (1 - REMOVED) * level.initial.loss
     # In evaluation mode: what a user is left with (batch statistics that only hold in training mode are no success).
     learnt = (level.train.value - level.chance) / max(1 - level.chance, 1e-9)
     reached = share_of_reference(evidence)
@@ -120,7 +126,9 @@ def effect(verdict: Verdict) -> float:
 def _severity(evidence: Evidence, suspicion: Suspicion, verdict: Verdict, cure: bool) -> Severity | None:
     fine = sound(evidence)
     if suspicion.fault:
-        return "warning" if fine and verdict.outcome in {"no-effect", "worse"} else "problem"
+        # A race much shorter than the training cannot say that the fault does no harm.
+        told = verdict.steps >= evidence.loop.steps / 2
+        return "warning" if fine and told and verdict.outcome in {"no-effect", "worse"} else "problem"
     if verdict.outcome in {"cured", "helped"}:
         return "note" if fine else "problem"
     if verdict.outcome == "not-tried" and not fine:
@@ -160,6 +168,9 @@ def headline(evidence: Evidence, findings: Sequence[Finding]) -> str:
         return "Nothing wrong was found in what could be measured."
     if sound(evidence):
         return f"This training is healthy: it reaches {_standing(evidence, level)}."
+    history = evidence.history
+    if level.metric == UNSCALED and history is not None:
+        return f"Nothing wrong was found: the loss went from {history.first:.3g} to {history.last:.3g}."
     return f"No cause was found that explains {_standing(evidence, level)}."
 
 

@@ -7,7 +7,7 @@ import torch
 from tests.small import clouds, mlp, trained, written
 
 from unstuck.errors import NotApplicable, UnstuckError
-from unstuck.probes.generalization import Generalization, Point, measure
+from unstuck.probes.generalization import Generalization, Point, measure, same_targets
 from unstuck.problem import replace
 
 
@@ -47,3 +47,13 @@ def test_without_validation_or_course_it_is_refused():
         measure(replace(full, validation=()))
     with pytest.raises(UnstuckError, match="too short"):
         measure(replace(full, loop=replace(full.loop, snapshots=(), steps=0)))
+
+
+def test_validation_data_of_another_task_are_not_taken_for_this_one():
+    x, y = clouds(400)
+    for fresh, same in ((y.flip(0), True), (torch.zeros_like(y), False)):
+        made = trained(written(mlp(), x, y, size=16), 20)
+        made = replace(made, validation=tuple(zip(x.split(16), fresh.split(16), strict=True)))
+        assert same_targets(made, made.data, made.validation) is same
+    with pytest.raises(NotApplicable, match="another task"):
+        measure(made)

@@ -186,3 +186,13 @@ def test_a_training_that_holds_only_in_training_mode_is_not_sound(gathered):
     evidence = gathered(trained(written(mlp(), *clouds(320)), 120))
     collapsed = replace(evidence.level, train=replace(evidence.level.train, value=0.3))
     assert sound(evidence) and not sound(replace(evidence, level=collapsed))
+
+
+def test_without_a_scale_the_share_of_the_loss_that_is_gone_decides(gathered):
+    evidence = gathered(trained(written(mlp(), *clouds(320)), 60))
+    start = replace(evidence.level.initial, metric="negative loss", loss=1.0)
+    for loss, verdict in ((0.2, True), (0.4, False), (-3.0, False)):
+        train = replace(evidence.level.train, metric="negative loss", value=-loss, loss=loss)
+        level = replace(evidence.level, metric="negative loss", initial=start, train=train, chance=0.0)
+        assert sound(replace(evidence, level=level)) == verdict
+    assert headline(replace(evidence, level=level), ()).startswith("Nothing wrong was found: the loss went from")

@@ -12,15 +12,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from unstuck.criterion import score
 from unstuck.errors import NotApplicable, UnstuckError
+from unstuck.probes.level import class_shares, collect_targets
 from unstuck.problem import Batch, Problem, TapeProgram, load_state, sandbox
 from unstuck.training import Training
 
 BATCHES = 10
 FEW, COURSE_S = 5, 3.0
+APART = 0.5
+"""Total variation between the class shares of training and validation data from which they are of different tasks: a
+random split of a hundred samples into ten classes stays below 0.2."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ def measure(problem: Problem) -> Generalization:
     train, valid = drawn or problem.data[:BATCHES], problem.validation[:BATCHES]
     points = []
     with sandbox(0):
+        if not same_targets(problem, train, valid):
+            raise NotApplicable("the validation data have targets of another kind: they belong to another task")
         for step, model in _course(problem):
             points.append(_point(problem, model, step, train, valid))
         if not points:
@@ -79,6 +86,20 @@ def measure(problem: Problem) -> Generalization:
         points.append(_point(problem, problem.twin(last=True), problem.loop.steps, train, valid))
         end = score(problem, problem.twin(last=True), valid)
     return Generalization(end.metric, tuple(points), end.samples)
+
+
+def same_targets(problem: Problem, train: Sequence[Batch], valid: Sequence[Batch]) -> bool:
+    """True if classes are as frequent (values spread as far) in both; a script may train one task after another."""
+    ours, theirs = collect_targets(problem, train), collect_targets(problem, valid)
+    if not ours or not theirs or problem.criterion.task == "unknown":
+        return True
+    if problem.criterion.task != "regression":
+        first, second = class_shares(problem, ours), class_shares(problem, theirs)
+        width = max(len(first), len(second))
+        gap = nn.functional.pad(first, (0, width - len(first))) - nn.functional.pad(second, (0, width - len(second)))
+        return float(gap.abs().sum()) / 2 < APART
+    first, second = (torch.cat([t.flatten() for t in part]).double() for part in (ours, theirs))
+    return float((first.mean() - second.mean()).abs()) < 3 * float(torch.maximum(first.std(), second.std()))
 
 
 def _course(problem: Problem) -> Iterator[tuple[int, nn.Module]]:
