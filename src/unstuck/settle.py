@@ -81,7 +81,9 @@ def share_of_reference(evidence: Evidence) -> float | None:
     level, references = evidence.level, evidence.references
     if level is None or references is None or not references.informative or references.metric != level.metric:
         return None
-    reach, chance = references.fair.held_out, references.chance
+    # Where the script's own noise hides the inputs, what is readable without it counts.
+    calm = evidence.redraw.averaged if evidence.redraw is not None else float("nan")
+    reach, chance = max(references.fair.held_out, calm if math.isfinite(calm) else 0.0), references.chance
     if reach <= chance + INFORMATIVE * references.error:
         return None
     return (level.train.value - chance) / (reach - chance)
@@ -183,10 +185,10 @@ def _gain(finding: Finding) -> str:
 
 def _standing(evidence: Evidence, level: Level) -> str:
     """The score reached, beside what a reference and a constant get."""
-    own, references = (
-        f"{_article(level.metric)} {level.metric} of {level.train.value:.3g} on its training data",
-        evidence.references,
-    )
+    if level.metric == UNSCALED:
+        return f"a loss of {level.train.loss:.3g} on its training data, which was {level.initial.loss:.3g} at the start"
+    own = f"{_article(level.metric)} {level.metric} of {level.train.value:.3g} on its training data"
+    references = evidence.references
     if references is None or not references.informative or references.metric != level.metric:
         return f"{own}, where a constant prediction gets {level.chance:.3g}"
     fair = references.fair

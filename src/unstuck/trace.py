@@ -90,14 +90,33 @@ class Trace:
         index = self.linked.producer.get(number) if number is not None else None
         return self.calls[index] if index is not None else None
 
+    def below(self, call: Seen, tensor: Any) -> Seen | None:
+        """The call that made this argument as `call` took it; None for a leaf.
+
+        Unlike `maker` it goes strictly backwards where calls hand on the very tensor they got (`x.contiguous()`).
+        """
+        reads = self.linked.reads(call.index)
+        number = next((n for n in reads if self.linked.tensors[n] is tensor), None)
+        index = self.linked.producer.get(number) if number is not None else None
+        return self.calls[index] if index is not None else None
+
     def lives(self, tensor: Any) -> bool:
         """True if the tensor descends from a parameter."""
         return isinstance(tensor, Tensor) and self.linked.number(tensor) in self.alive
 
     def readers(self, call: Seen) -> tuple[Seen, ...]:
         """Calls that take what `call` made."""
-        wrote = set(self.linked.writes[call.index])
-        return tuple(c for c in self.calls[call.index + 1 :] if wrote.intersection(self.linked.reads(c.index)))
+        found = {index for number in self.linked.writes[call.index] for index in self._taken.get(number, ())}
+        return tuple(self.calls[index] for index in sorted(found))
+
+    @cached_property
+    def _taken(self) -> dict[int, list[int]]:
+        """Of each tensor's number the calls that take it."""
+        taken: dict[int, list[int]] = {}
+        for call in self.calls:
+            for number in self.linked.reads(call.index):
+                taken.setdefault(number, []).append(call.index)
+        return taken
 
 
 def trace(problem: Problem, model: nn.Module, batch: Batch) -> Trace:

@@ -195,4 +195,5 @@ def test_without_a_scale_the_share_of_the_loss_that_is_gone_decides(gathered):
         train = replace(evidence.level.train, metric="negative loss", value=-loss, loss=loss)
         level = replace(evidence.level, metric="negative loss", initial=start, train=train, chance=0.0)
         assert sound(replace(evidence, level=level)) == verdict
+        assert not verdict or "a loss of 0.2" in headline(replace(evidence, level=level), ())
     assert headline(replace(evidence, level=level), ()).startswith("Nothing wrong was found: the loss went from")

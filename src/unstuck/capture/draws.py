@@ -22,8 +22,8 @@ from unstuck.rows import Rows
 from unstuck.tape import Call, Linked, Tape, cut, name_of, tensors_in
 
 SAMPLES = 1024
-DRAWS = 9
-DRAW_S = 1.5
+DRAWS = 16
+DRAW_S = 4.0
 VALIDATION_SAMPLES = 1000
 VALIDATION_S = 2.0
 
@@ -58,7 +58,7 @@ def _loaded(origin: Origin, size: int, draw: int) -> tuple[Batch, ...]:
     count = min(SAMPLES, len(dataset)) // size * size
     chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     order = _order(count, draw)
-    prepared = list(_prepared(origin, Subset(dataset, chosen[order].tolist()), size, SAMPLES, 2 * DRAW_S))
+    prepared = list(_prepared(origin, Subset(dataset, chosen[order].tolist()), size, SAMPLES, DRAW_S))
     return _in_place(prepared, order, size)
 
 

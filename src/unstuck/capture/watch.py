@@ -162,8 +162,7 @@ class Watch:
         finally:
             self._stack = install(self)
             self._arm()
-            if self.meter.began is not None:
-                self.meter.began += time.perf_counter() - start
+            self.meter.pause(time.perf_counter() - start)
 
     # --- what the wraps report -------------------------------------------------------------------------------------
 

@@ -58,11 +58,11 @@ def stacked(seen: Trace) -> tuple[tuple[Seen, Seen], ...]:
 
 def _source(seen: Trace, call: Seen) -> Seen | None:
     """The linear layer whose output, through affine calls alone and used by nothing else, is this call's input."""
-    maker = seen.maker(_input(call))
+    maker = seen.below(call, _input(call))
     while maker is not None and maker.name in AFFINE and len(seen.readers(maker)) == 1:
         if maker.name == "dropout" and maker.output is maker.args[0]:
             return None
-        maker = seen.maker(_input(maker))
+        maker = seen.below(maker, _input(maker))
     return maker if maker is not None and maker.name in LINEAR and len(_users(seen, maker)) == 1 else None
 
 
