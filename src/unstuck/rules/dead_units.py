@@ -8,14 +8,19 @@ from unstuck.records import Figure
 from unstuck.remedies.activation import leaky
 from unstuck.remedies.initialization import reinitialize
 from unstuck.remedies.learning_rate import change_learning_rate
-from unstuck.rules import bad_initialization_scale, symmetric_initialization, weight_decay_too_strong
+from unstuck.rules import (
+    bad_initialization_scale,
+    momentum_misconfigured,
+    symmetric_initialization,
+    weight_decay_too_strong,
+)
 from unstuck.rules.rule import Rule, Suspicion, any_of
 
 MANY = 0.4
 """Share of dead units of a layer that is worth a word: sound ReLU networks show up to a third (Lu et al. 2019 count
 layers of half-dead units as born dead)."""
 
-SPECIFIC = (bad_initialization_scale, symmetric_initialization, weight_decay_too_strong)
+SPECIFIC = (bad_initialization_scale, symmetric_initialization, momentum_misconfigured, weight_decay_too_strong)
 
 
 def judge(evidence: Evidence) -> Suspicion | None:
