@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -136,8 +135,3 @@ def exchangeable(problem: Problem, batches: int = 4) -> bool:
     plain, mixed = Training(problem, 0), Training(problem, 1)
     before, after = plain.score(problem.data, batches).loss, mixed.score(problem.data, batches).loss
     return not math.isfinite(before) or abs(after - before) <= EXCHANGE_TOLERANCE * max(abs(before), 1e-12)
-
-
-def with_data(problem: Problem, data: Sequence[Batch]) -> Problem:
-    """The same problem with other training batches."""
-    return replace(problem, data=tuple(data))

@@ -19,7 +19,6 @@ class Ended:
 
     code: int
     how: str = ""
-    interrupted: bool = False
 
 
 def run_script(target: str, arguments: Sequence[str], module: bool = False) -> Ended:
@@ -31,7 +30,7 @@ def run_script(target: str, arguments: Sequence[str], module: bool = False) -> E
     except SystemExit as exit_:
         return Ended(_exit_code(exit_.code), "")
     except KeyboardInterrupt:
-        return Ended(130, "it was interrupted", interrupted=True)
+        return Ended(130, "it was interrupted")
     except BaseException as error:
         _print_traceback(error)
         return Ended(1, f"it raised {type(error).__name__}")
