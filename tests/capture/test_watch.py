@@ -125,13 +125,13 @@ def loop(facts, steps=8):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with Watch(share=10.0) as watch:
         for step in range(steps):
+            optimizer.param_groups[0]["lr"] = 0.1 * facts.get("decay", 1.0) ** step
             for _ in range(facts.get("accumulate", 1)):
                 loss = F.cross_entropy(model(torch.randn(16, 4)), torch.randint(0, 3, (16,)))
                 loss.backward()
             if "clip" in facts:
                 nn.utils.clip_grad_norm_(model.parameters(), facts["clip"])
             if facts.get("step", True):
-                optimizer.param_groups[0]["lr"] = 0.1 * facts.get("decay", 1.0) ** step
                 optimizer.step()
             if facts.get("clear", True):
                 optimizer.zero_grad()
@@ -169,17 +169,48 @@ def test_a_loss_that_is_not_finite_stops_the_script():
     assert watch.why_stopped
 
 
-def test_so_many_steps_and_no_more():
-    with Watch(steps=5) as watch, pytest.raises(StopTraining, match="5 optimizer steps"):
-        train()
-    assert sum(watch.seen.steps.values()) == 5
+@pytest.mark.parametrize(("steps", "share"), [(5, 0.02), (100, 1e-9), (100, 10.0)])
+def test_so_many_steps_and_no_more(steps, share, monkeypatch):
+    monkeypatch.setattr("unstuck.capture.meter.ALLOWANCE_S", 0.01)
+    with Watch(steps=steps, share=share) as watch, pytest.raises(StopTraining, match=f"{steps} optimizer steps"):
+        train(60)
+    assert sum(watch.seen.steps.values()) == len(watch.seen.losses) == len(watch.seen.lrs) == steps
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_quiet_stretch_counts_what_a_close_look_counts(every, monkeypatch):
+    """Losses, learning rates and backwards a step, with the pulse alone from the first steps on and with every step
+    recorded; the script breaks off in the midst of a step."""
+    monkeypatch.setattr("unstuck.capture.meter.ALLOWANCE_S", 0.01)
+
+    def loop():
+        model, (x, y) = network(), data()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.5)
+        for step in range(61):
+            for _ in range(every if step < 60 else every - 1):
+                F.cross_entropy(model(x), y).backward()
+            if step < 60:
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+
+    with Watch(share=1e-9) as quiet:
+        loop()
+    with Watch(share=1e9) as close:
+        loop()
+    assert quiet.seen.sampled < 45 < close.seen.sampled
+    assert quiet.seen.losses == close.seen.losses
+    assert quiet.seen.lrs == close.seen.lrs
+    assert quiet.seen.lrs[0] == 0.1 and len(set(quiet.seen.lrs)) == 9
+    assert dict(quiet.seen.per_step) == dict(close.seen.per_step) == {every: 60}
 
 
 def test_sampling_keeps_to_its_share():
     with Watch(share=0.02) as watch:
         train(60)
     assert watch.seen.sampled < 360
-    assert watch.meter.own <= 0.05 + 0.03 * watch.meter.elapsed + 0.05
+    assert watch.meter.spent <= 0.05 + 0.03 * watch.meter.elapsed + 0.05
 
 
 def test_raw_tensors_become_a_problem():

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from unstuck.capture.draws import redraws, validation
 from unstuck.capture.hidden import hidden, names_of, register
 from unstuck.capture.origin import rows_of
-from unstuck.capture.watch import Form, Seen, Watch
+from unstuck.capture.seen import Form, Seen
+from unstuck.capture.watch import Watch
 from unstuck.criterion import find
 from unstuck.errors import UnstuckError
 from unstuck.problem import (

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from unstuck.capture.origin import _preparation, _selections, _touches_loader
-from unstuck.capture.watch import Form, Origin, Seen
+from unstuck.capture.seen import Form, Origin, Seen
 from unstuck.problem import Batch
 from unstuck.rows import Rows
 from unstuck.tape import Call, Linked, Tape, cut, name_of, tensors_in

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from unstuck.capture.watch import Form, Origin
+from unstuck.capture.seen import Form, Origin
 from unstuck.problem import Batch, Problem, batch_size
 from unstuck.rows import Rows
 from unstuck.tape import Linked, Step, name_of, tensors_in

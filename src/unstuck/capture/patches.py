@@ -3,7 +3,6 @@
 | wrapped                                   | seen                                             |
 |-------------------------------------------|--------------------------------------------------|
 | `Tensor.backward`                         | the loss, just before its gradient               |
-| optimizer post-step hook (global)         | true gradients and the parameters after the step |
 | `Optimizer.__init__`, `LRScheduler.__init__` | the line of the script that made them         |
 | `DataLoader.__iter__` and its `__next__`  | where batches come from                          |
 | `clip_grad_norm_`, `clip_grad_value_`     | bound and what it did                            |
@@ -20,9 +19,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from unstuck.capture.pulse import Pulse
 
 
 class Observer(Protocol):
@@ -30,12 +30,6 @@ class Observer(Protocol):
 
     def before_backward(self, loss: torch.Tensor) -> None:
         """A backward pass is about to run."""
-
-    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer is about to step."""
-
-    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer has stepped."""
 
     def made_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer was made."""
@@ -62,19 +56,18 @@ class Observer(Protocol):
         """A module was put in evaluation mode."""
 
 
-def install(observer: Observer) -> ExitStack:
-    """Put all wraps in place; closing what is returned removes them."""
+def install(observer: Observer, pulse: Pulse) -> ExitStack:
+    """Put all wraps in place; closing what is returned removes them. Backwards go through the pulse first."""
     stack = ExitStack()
     # A compiled module warns of every global hook; ours is off again before its code runs.
     stack.enter_context(_ignoring("Using `torch.compile"))
-    stack.callback(register_optimizer_step_pre_hook(lambda o, a, k: observer.before_step(o)).remove)
-    stack.callback(register_optimizer_step_post_hook(lambda o, a, k: observer.after_step(o)).remove)
-    _before(stack, torch.Tensor, "backward", lambda self, *a, **k: observer.before_backward(self))
+    original = torch.Tensor.backward
+    _put(stack, torch.Tensor, "backward", pulse.backward(original, observer.before_backward), original)
     _after(stack, torch.optim.Optimizer, "__init__", lambda out, self, *a, **k: observer.made_optimizer(self))
     _after(stack, torch.optim.lr_scheduler.LRScheduler, "__init__", lambda out, s, *a, **k: observer.made_scheduler(s))
-    _before(stack, DataLoader, "__iter__", lambda self: observer.began_loader(self))
+    _before(stack, DataLoader, "__iter__", observer.began_loader)
     _after(stack, _BaseDataLoaderIter, "__next__", lambda out, self: observer.drew_batch(self, out))
-    _before(stack, torch.nn.Module, "eval", lambda self: observer.entered_eval(self))
+    _before(stack, torch.nn.Module, "eval", observer.entered_eval)
     _clips(stack, observer)
     for scaler in _scalers():
         _after(stack, scaler, "scale", lambda out, self, loss: observer.scaled(loss, out))
@@ -111,13 +104,13 @@ def _scalers() -> list[type]:
     return [GradScaler]
 
 
-def _before(stack: ExitStack, owner: Any, name: str, see: Callable[..., None]) -> None:
+def _before(stack: ExitStack, owner: Any, name: str, see: Callable[[Any], None]) -> None:
     original = getattr(owner, name)
 
     @functools.wraps(original)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        see(*args, **kwargs)
-        return original(*args, **kwargs)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        see(self)
+        return original(self, *args, **kwargs)
 
     _put(stack, owner, name, wrapped, original)
 

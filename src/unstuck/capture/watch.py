@@ -1,8 +1,9 @@
 """The observer of a running training: what it keeps, and when it looks closely.
 
-Every backward leaves its loss, every step its learning rate (a microsecond each). A *sampled* step is recorded: a
-`Recorder` runs from the end of the step before (or from the first forward pass) to `backward`, modules that hold
-parameters are opaque entries, and the tape of the loss with its leaves is kept. The `Meter` decides how often.
+Every backward leaves its loss, every step its learning rate (a microsecond or two each; while no more is wanted, the
+watch is *quiet* and does nothing else). A *sampled* step is recorded: a `Recorder` runs from the end of the step before
+(or from the first forward pass) to `backward`, modules that hold parameters are opaque entries, and the tape of the
+loss with its leaves is kept. The `Meter` decides how often.
 
 Nothing here draws random numbers, changes a tensor, or leaves a hook behind on the user's objects.
 """
@@ -10,101 +11,31 @@ Nothing here draws random numbers, changes a tensor, or leaves a hook behind on 
 from __future__ import annotations
 
 import math
-import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
-from unstuck.capture.clearing import Clearing
 from unstuck.capture.hidden import hidden, parameters_of
 from unstuck.capture.meter import Meter
 from unstuck.capture.patches import install
+from unstuck.capture.pulse import STRETCH, Pulse
+from unstuck.capture.seen import VALIDATION_CALLS, Form, Origin, Seen
 from unstuck.errors import NotReplayable, StopTraining
-from unstuck.tape import Call, Linked, Recorder, Tape, cut, descends, link, site, tensors_in
+from unstuck.tape import Call, Linked, Recorder, cut, descends, link, site, tensors_in
 
-BATCH_BYTES = 256 * 2**20
-RESERVOIR = 64
 RECORD_LIMIT = 4000
 FORMS = 6
 FIRST_TRIES = 20
-VALIDATION_CALLS = 400
-SNAPSHOTS = 8
-SNAPSHOT_BYTES = 512 * 2**20
-
-
-@dataclass
-class Origin:
-    """The linked record of one step from its beginning: where the leaves (by number) came from."""
-
-    linked: Linked
-    numbers: tuple[int, ...]
-    loader: Any
-    batch: Any
-    early: bool = False
-
-
-@dataclass
-class Form:
-    """A tape as first recorded, with what it takes to check that it replays."""
-
-    tape: Tape
-    roots: tuple[nn.Module, ...]
-    leaves: tuple[Tensor, ...]
-    loss: float
-    rng: Tensor
-    step: int
-    training: dict[int, bool]
-    autocast: Any
-    scale: float
-    origin: Origin | None = None
-
-
-@dataclass
-class Seen:
-    """Everything watching has kept, about live objects (`capture.assemble` makes the frozen Problem of it)."""
-
-    losses: list[Any] = field(default_factory=list)
-    lrs: list[float] = field(default_factory=list)
-    made_lrs: dict[int, list[Any]] = field(default_factory=dict)
-    backwards: int = 0
-    steps: Counter[int] = field(default_factory=Counter)
-    optimizers: dict[int, tuple[Any, str]] = field(default_factory=dict)
-    schedulers: list[tuple[str, str]] = field(default_factory=list)
-    roots: dict[int, nn.Module] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
-    initial: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    forms: list[Form] = field(default_factory=list)
-    batches: list[tuple[int, int, tuple[Tensor, ...]]] = field(default_factory=list)
-    offered: int = 0
-    bytes: int = 0
-    trouble: list[str] = field(default_factory=list)
-    detached: str = ""
-    loss_site: str = ""
-    per_step: Counter[int] = field(default_factory=Counter)
-    clearing: Clearing = field(default_factory=Clearing)
-    clips: list[tuple[str, float, Any]] = field(default_factory=list)
-    clip_unscaled: bool = False
-    gradient_norms: list[tuple[int, float]] = field(default_factory=list)
-    no_gradient: set[int] = field(default_factory=set)
-    with_gradient: set[int] = field(default_factory=set)
-    sampled: int = 0
-    training: dict[int, bool] = field(default_factory=dict)
-    mode_looks: Counter[int] = field(default_factory=Counter)
-    mode_evals: Counter[int] = field(default_factory=Counter)
-    eval_steps: int = 0
-    snapshots: list[tuple[int, dict[int, Tensor]]] = field(default_factory=list)
-    loaders: dict[int, tuple[Any, str]] = field(default_factory=dict)
-    train_loaders: set[int] = field(default_factory=set)
-    validation: list[list[Call]] = field(default_factory=list)
+UNMEASURED = 3
+"""So many steps are recorded before one that is not has shown how long a step takes."""
 
 
 class Watch:
@@ -120,32 +51,44 @@ class Watch:
         self._recorder: Recorder | None = None
         self._opaque = False
         self._global: Any = None
-        self._since_step = 0
+        self._on_step: tuple[Any, ...] = ()
+        self._resting: torch.optim.Optimizer | None = None
+        self._pulse = Pulse(self.seen.losses)
+        self._waits = False
+        self._marked = 0
         self._total = 0
+        self._settled = 0
+        self._unusual = True
         self._sample_this = True
         self._last: tuple[Any, Any] = (None, None)
         self._samplers: dict[int, DataLoader[Any]] = {}
         self._scaled: tuple[Any, Any, float] | None = None
         self._was_unscaled = False
-        self._random = random.Random(0)
         self._validating = False
-        self._next_snapshot = 1
         self._cost_s = 0.002
         self._rng: Tensor | None = None
         self._autocast: tuple[str, torch.dtype] | None = None
 
     def __enter__(self) -> Watch:
-        self._stack = install(self)
-        self._arm()
+        self._open()
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._close()
+        self.meter.end()
+
+    def _open(self) -> None:
+        self._stack = install(self, self._pulse)
+        self._loud()
+        self._arm()
+
+    def _close(self) -> None:
         self._stop_recording()
-        self._disarm()
+        self._loud()
+        self._hush()
         assert self._stack is not None
         self._stack.close()
         self._stack = None
-        self.meter.end()
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -154,36 +97,36 @@ class Watch:
             yield
             return
         start = time.perf_counter()
-        self._stop_recording()
-        self._disarm()
-        self._stack.close()
+        self._close()
         try:
             yield
         finally:
-            self._stack = install(self)
-            self._arm()
+            self._open()
             self.meter.pause(time.perf_counter() - start)
 
     # --- what the wraps report -------------------------------------------------------------------------------------
 
     def before_backward(self, loss: Tensor) -> None:
+        """Only take the pulse, if that was decided after the last step; else look at the loss."""
+        resting, self._resting = self._resting, None
+        if resting is not None and loss.numel() == 1 and isfinite(value := loss.item()):
+            self._hush()
+            self._pulse.begin(resting, self._room())
+            self._pulse.note(value)
+        else:
+            self._loud()
+            self.meter.begin()
+            self._look_at_loss(loss)
+
+    def _look_at_loss(self, loss: Tensor) -> None:
         """Keep the loss; if this step is recorded, cut its tape."""
         seen = self.seen
-        self.meter.hooks += 1
-        seen.backwards += 1
-        self._since_step += 1
-        if self._is_quiet(loss):
-            value = loss.item()
-            seen.losses.append(value)
-            if not isfinite(value):
-                self._stop("the loss is not finite", self.stop_on_nonfinite)
-            return
-        self.meter.begin()
         calls, rng = self._stop_recording(), self._rng
         if seen.clearing.following:
             with self.meter.timed():
                 seen.clearing.before_backward(loss)
         original, scale = self._unscaled(loss)
+        self._waits = original.is_cuda
         if original.is_cuda and calls is None:
             seen.losses.append(original.detach())  # read later: a look at every step would wait for the device
             return
@@ -202,49 +145,88 @@ class Watch:
         if not self._total and seen.backwards < FIRST_TRIES:
             self._arm()
 
-    def _is_quiet(self, loss: Tensor) -> bool:
-        """Most backwards: nothing is recorded or followed, the loss need only be kept. A microsecond in all."""
-        busy = self._recorder is not None or self._scaled is not None or self.seen.clearing.following
-        known = self.seen.forms or self.seen.backwards > FIRST_TRIES
-        return bool(known) and not busy and loss.numel() == 1 and not loss.is_cuda and loss.requires_grad
-
-    def before_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Before an optimizer's first step: keep the initial value of what it holds."""
         if self.seen.steps[id(optimizer)] == 0:
             with self.meter.timed():
-                self._keep_initial(p for group in optimizer.param_groups for p in group["params"])
+                self.seen.keep_initial(p for group in optimizer.param_groups for p in group["params"])
         if self.seen.clearing.following:
             with self.meter.timed():
-                self.seen.clearing.before_step(optimizer, self._since_step)
+                self.seen.clearing.before_step(optimizer, self.seen.backwards - self._marked)
 
-    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Count the step, keep its learning rate, and decide whether to record the next one."""
-        seen = self.seen
-        self.meter.hooks += 1
-        seen.steps[id(optimizer)] += 1
-        if self._since_step:
-            seen.per_step[self._since_step] += 1
-        if id(optimizer) not in seen.optimizers:
-            seen.optimizers[id(optimizer)] = (optimizer, "")
-        self._total += 1
-        if next(iter(seen.steps)) == id(optimizer):  # of several optimizers the first one's
-            seen.lrs.append(float(optimizer.param_groups[0].get("lr", 0.0)))
+        self._loud()
+        self.seen.optimizers.setdefault(id(optimizer), (optimizer, ""))
+        self._count(optimizer, [float(optimizer.param_groups[0].get("lr", 0.0))])
+        if self.seen.backwards > self._marked:
+            self.seen.per_step[self.seen.backwards - self._marked] += 1
+            self._marked = self.seen.backwards
         if self._sample_this:
             with self.meter.timed():
                 self._look_at(optimizer)
-        self.meter.stepped(self._sample_this)
-        self._since_step = 0
-        self._was_unscaled = False
-        self._scaled = None
-        self._sample_this = self.meter.may_sample(self._cost_s)
+        self.meter.stepped(self._total - self._settled, plain=not self._unusual)
+        self._settled = self._total
+        self._scaled, self._was_unscaled = None, False
         if self.limit is not None and self._total >= self.limit:
             self._stop(f"{self.limit} optimizer steps were made", True)
+        self._go_on(optimizer)
+
+    def _count(self, optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
+        """Steps were made at these learning rates."""
+        self.seen.steps[id(optimizer)] += len(rates)
+        self._total += len(rates)
+        if next(iter(self.seen.steps)) == id(optimizer):  # of several optimizers the first one's
+            self.seen.lrs += rates
+
+    def _go_on(self, optimizer: torch.optim.Optimizer) -> None:
+        """Record the next step if that can be afforded, else only take the pulse until it can."""
+        following = self.seen.clearing.following
+        measured = self.meter.knows_plain or self.seen.sampled < UNMEASURED
+        self._sample_this = measured and self.meter.may_sample(self._cost_s)
+        self._unusual = self._sample_this or following
+        self._resting = None
         if self._sample_this:
             self._arm()
             self._start_recording()
+        elif not following and "lr" in optimizer.param_groups[0] and self._has_seen_enough() and self._room() > 0:
+            self._resting = optimizer
+
+    def _has_seen_enough(self) -> bool:
+        """True if the steps to come can be told from their backwards alone: one optimizer, always so many backwards a
+        step, and a loss on the CPU (its value is at hand)."""
+        seen = self.seen
+        regular = len(seen.optimizers) == 1 == len(seen.per_step) and not self._waits and self._recorder is None
+        return regular and bool(seen.forms or seen.backwards > FIRST_TRIES)
+
+    def _room(self) -> int:
+        """How many backwards may pass before the next look."""
+        left = STRETCH if self.limit is None else self.limit - self._total - 1
+        return int(min(left, self.meter.steps_until(self._cost_s), STRETCH)) * next(iter(self.seen.per_step))
+
+    def _hush(self) -> None:
+        """Take the optimizer's hooks off, and the one on modules."""
+        self._disarm()
+        for hook in self._on_step:
+            hook.remove()
+        self._on_step = ()
+
+    def _loud(self) -> None:
+        """End a quiet stretch, if there is one: every hook looks again."""
+        self._resting, optimizer = None, self._pulse.of
+        if optimizer is not None:
+            every = next(iter(self.seen.per_step))
+            rates = self._pulse.end()[every - 1 :: every]  # backwards of a step not yet made stay open
+            self._count(optimizer, rates)
+            self.seen.per_step[every] += len(rates)
+            self._marked += every * len(rates)
+        if not self._on_step:
+            before, after = register_optimizer_step_pre_hook, register_optimizer_step_post_hook
+            self._on_step = (before(self._before_step), after(self._after_step))
 
     def made_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Remember the optimizer and the line that made it."""
+        self._loud()
         self.seen.optimizers[id(optimizer)] = (optimizer, site(3))
         self.seen.made_lrs[id(optimizer)] = [group.get("lr") for group in optimizer.param_groups]
 
@@ -259,7 +241,8 @@ class Watch:
 
     def drew_batch(self, loader_iterator: Any, batch: Any) -> None:
         """Remember the latest batch (a reference, until the next one)."""
-        self.meter.hooks += 1
+        if self._pulse.of is not None:
+            return
         # Several iterators may be open (a validation in the midst of an epoch): each shares its loader's sampler.
         self._last = (self._samplers.get(id(getattr(loader_iterator, "_index_sampler", loader_iterator))), batch)
 
@@ -273,6 +256,7 @@ class Watch:
     def scaled(self, loss: Any, scaled: Any) -> None:
         """Keep which loss a scaled one came from."""
         if isinstance(loss, Tensor) and isinstance(scaled, Tensor):
+            self._loud()
             ratio = float(scaled.detach() / loss.detach()) if float(loss.detach()) != 0 else 1.0
             self._scaled = (loss, scaled, ratio)
 
@@ -282,8 +266,10 @@ class Watch:
 
     def entered_eval(self, module: nn.Module) -> None:
         """A validation may follow: record it while the budget allows and little of it is known."""
-        if self._total and len(self.seen.validation) < 3 and not self._validating and self.meter.may_sample(0.01):
+        wanted = self.seen.steps and self.seen.wants_validation and not self._validating
+        if wanted and self.meter.may_sample(0.01):
             self._validating = True
+            self._loud()
             self._arm()
             self._start_recording()
 
@@ -312,7 +298,7 @@ class Watch:
         self._disarm()
         if self._validating:
             self._validating = False
-            self._keep_validation(recorder.calls)
+            self.seen.keep_validation(recorder.calls)
         self.meter.spent += len(recorder.calls) * 2e-6
         return None if recorder.overflow else recorder.calls
 
@@ -359,22 +345,13 @@ class Watch:
 
     def _new_root(self, module: nn.Module) -> None:
         self.seen.roots[id(module)] = module
-        self._keep_initial([*module.parameters(), *module.buffers(), *parameters_of(hidden(module))])
+        self.seen.keep_initial([*module.parameters(), *module.buffers(), *parameters_of(hidden(module))])
         frame: Any = sys._getframe(2)
         while frame is not None:
             for name, value in list(frame.f_locals.items()):
                 if value is module and name not in {"self", "module", "mod", "args", "input"}:
                     self.seen.names.setdefault(id(module), name)
             frame = frame.f_back
-
-    def _keep_initial(self, tensors: Any) -> None:
-        for tensor in tensors:
-            if id(tensor) not in self.seen.initial and isinstance(tensor, Tensor):
-                try:
-                    self.seen.initial[id(tensor)] = (tensor, tensor.detach().clone())
-                except (RuntimeError, NotImplementedError, ValueError) as error:
-                    self.seen.trouble.append(f"a parameter's initial value could not be copied: {error}")
-                    return
 
     def _unscaled(self, loss: Tensor) -> tuple[Tensor, float]:
         if self._scaled is not None and self._scaled[1] is loss:
@@ -387,11 +364,11 @@ class Watch:
         seen.sampled += 1
         modules = [call.function for call in calls if isinstance(call.function, nn.Module)]
         roots = tuple({id(m): m for m in modules}.values())
-        self._note_modes(roots)
+        seen.note_modes(roots)
         owner = {id(m): str(id(m)) for m in roots}
         try:
             loss = self._attached(calls, loss, value, owner)
-            tape, numbers, linked = cut(calls, loss, owner, self._parameter_names())
+            tape, numbers, linked = cut(calls, loss, owner, self.seen.parameter_names())
         except NotReplayable as error:
             self._not_replayable(error, calls, loss)
             return
@@ -410,7 +387,7 @@ class Watch:
                 known.origin = Origin(linked, numbers, *self._last)
             elif known.origin is None and self._last[1] is not None:
                 known.origin = _first_origin(linked, numbers, *self._last)
-            self._offer(form, leaves)
+            seen.offer(self._total, form, leaves)
         self._cost_s = 0.5 * self._cost_s + 0.5 * (time.perf_counter() - start + len(calls) * 2e-6)
 
     def _attached(self, calls: list[Call], loss: Tensor, value: float, owner: dict[int, str]) -> Tensor:
@@ -418,7 +395,7 @@ class Watch:
         if loss.grad_fn is not None or not any(id(call.function) in owner for call in calls):
             return loss
         linked = link(calls)
-        alive = descends(linked, self._parameter_names())
+        alive = descends(linked, self.seen.parameter_names())
         if linked.number(loss) in alive:
             return loss
         for number in sorted(alive, reverse=True):
@@ -430,11 +407,6 @@ class Watch:
                 return tensor
         return loss
 
-    def _parameter_names(self) -> dict[int, str]:
-        live = [t for t, _ in self.seen.initial.values() if t.requires_grad or isinstance(t, nn.Parameter)]
-        live += [p for o, _ in self.seen.optimizers.values() for g in o.param_groups for p in g["params"]]
-        return {id(t): str(id(t)) for t in live}
-
     def _not_replayable(self, error: NotReplayable, calls: list[Call], loss: Tensor) -> None:
         if str(error) not in self.seen.trouble:
             self.seen.trouble.append(str(error))
@@ -445,28 +417,6 @@ class Watch:
                 self.seen.detached = self.seen.detached or why
                 self.seen.loss_site = self.seen.loss_site or site(5)
 
-    def _offer(self, form: int, leaves: tuple[Tensor, ...]) -> None:
-        """Reservoir sampling (Vitter's algorithm R) over the recorded batches, bounded in number and bytes."""
-        seen = self.seen
-        seen.offered += 1
-        size = sum(t.numel() * t.element_size() for t in leaves)
-        place = len(seen.batches)
-        if place >= RESERVOIR or seen.bytes + size > BATCH_BYTES:
-            place = self._random.randrange(seen.offered)
-            if place >= len(seen.batches):
-                return
-            seen.bytes -= sum(t.numel() * t.element_size() for t in seen.batches.pop(place)[2])
-        seen.batches.append((self._total, form, tuple(t.detach().clone() for t in leaves)))
-        seen.bytes += size
-
-    def _note_modes(self, roots: tuple[nn.Module, ...]) -> None:
-        flags = {id(m): m.training for root in roots for m in root.modules()}
-        if roots:
-            self.seen.training = flags
-            self.seen.mode_looks.update(flags.keys())
-            self.seen.mode_evals.update(i for i, flag in flags.items() if not flag)
-            self.seen.eval_steps += not any(flags[id(root)] for root in roots)
-
     def _look_at(self, optimizer: torch.optim.Optimizer) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in held if p.grad is not None and not p.grad.is_sparse]
@@ -476,24 +426,7 @@ class Watch:
         if grads:
             norms = torch._foreach_norm([g.detach() for g in grads])
             self.seen.gradient_norms.append((self._total, float(torch.stack([n.float() for n in norms]).norm())))
-        if self._total >= self._next_snapshot:
-            self._snapshot()
-
-    def _snapshot(self) -> None:
-        """Parameters and buffers at geometrically spaced steps; when full, every second one is dropped."""
-        seen = self.seen
-        size = sum(t.numel() * t.element_size() for t, _ in seen.initial.values())
-        if size * (SNAPSHOTS + 2) > SNAPSHOT_BYTES:
-            return
-        if len(seen.snapshots) >= SNAPSHOTS:
-            del seen.snapshots[::2]
-        seen.snapshots.append((self._total, {i: t.detach().clone() for i, (t, _) in seen.initial.items()}))
-        self._next_snapshot = max(self._total + 5, int(self._total * 1.5))
-
-    def _keep_validation(self, calls: list[Call]) -> None:
-        modules = [c for c in calls if isinstance(c.function, nn.Module)]
-        if modules and len(self.seen.validation) < 3:
-            self.seen.validation.append([c for c in calls if len(tensors_in((c.args, c.output))) > 0][:400])
+        self.seen.snapshot(self._total)
 
     def _stop(self, why: str, stop: bool) -> None:
         if stop and not self.why_stopped:
