@@ -1,4 +1,7 @@
-"""What watching costs: the same training with and without `unstuck run`, in pairs of fresh processes in alternation.
+"""What watching costs: the same training with and without `unstuck run`, in pairs of fresh processes.
+
+The two of a pair run side by side, each on a core of its own, and change cores from pair to pair: whatever else slows
+this machine slows both (the ratios of unwatched pairs spread half as far as in turn). On one core they run in turn.
 
 Target: the median ratio of the pairs is at most 1.02, in wall and in CPU time, for each training; and the losses and
 the final state (parameters, gradients, buffers, optimizer, random-number generators) are the same to the last bit.
@@ -19,25 +22,36 @@ TARGET = 1.02
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
 
-def run(command, folder):
+def start(command, folder, core):
+    """The process of a training, on this core alone."""
+    pin = None if core is None else lambda: os.sched_setaffinity(0, {core})
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True, preexec_fn=pin)
+
+
+def result(process):
     """The JSON line that the training printed; a watched run prints its report after it."""
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"wall_s"')]
-    if done.returncode or not lines:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+    out, err = process.communicate()
+    lines = [line for line in out.splitlines() if line.startswith('{"wall_s"')]
+    if process.returncode or not lines:
+        sys.exit(f"{' '.join(process.args)}\nended with {process.returncode}:\n{out[-1000:]}{err[-3000:]}")
     return json.loads(lines[-1])
 
 
-def pair(name, watched_first, options):
-    """(unwatched, watched), run one after the other."""
+def pair(name, turn, options):
+    """(unwatched, watched), side by side; `turn` of them is on the first core."""
     training = [str(TRAINING), name, *(["--steps", str(options.steps)] if options.steps else [])]
     with tempfile.TemporaryDirectory() as folder:
         watch = ["-m", "unstuck", "run", "--no-cure", "--budget", "1s", "--out", f"{folder}/report"]
         plain = [sys.executable, *training]
         watched = plain if options.placebo else [sys.executable, *watch, *training]
-        order = (watched, plain) if watched_first else (plain, watched)
-        results = [run(command, folder) for command in order]
-    return tuple(reversed(results)) if watched_first else tuple(results)
+        cores = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
+        if len(cores) == 2:
+            both = [start(command, folder, cores[(turn + k) % 2]) for k, command in enumerate((plain, watched))]
+            return tuple(result(process) for process in both)
+        order = (watched, plain) if turn else (plain, watched)
+        results = [result(start(command, folder, None)) for command in order]
+    return tuple(reversed(results)) if turn else tuple(results)
 
 
 def measure(name, options):
@@ -45,7 +59,7 @@ def measure(name, options):
     for index in range(options.pairs):
         if sys.stderr.isatty():
             print(f"\r{name}: pair {index + 1} of {options.pairs}", end="\r", file=sys.stderr, flush=True)
-        pairs.append(pair(name, index % 2 == 1, options))
+        pairs.append(pair(name, index % 2, options))
     ratios = {key: sorted(watched[key] / plain[key] for plain, watched in pairs) for key in ("wall_s", "cpu_s")}
     plain = pairs[0][0]
     return {

@@ -49,7 +49,7 @@ class Verdict(msgspec.Struct, frozen=True):
     metric: str = ""
     control: float | None = None
     remedied: float | None = None
-    interval: tuple[float, float] | None = None
+    interval: tuple[float | None, float | None] | None = None
     steps: int = 0
     seeds: int = 0
     why: str = ""
@@ -62,7 +62,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     cause: str
     severity: Severity
-    strength: float
+    strength: float | None
     where: str
     summary: str
     evidence: tuple[Figure, ...] = ()
@@ -81,8 +81,8 @@ class Cost(msgspec.Struct, frozen=True):
     """Share of the training's time spent watching (0.013 = 1.3 %), and seconds of examination and race."""
 
     watch_overhead: float | None = None
-    examine_s: float = 0.0
-    race_s: float = 0.0
+    examine_s: float | None = 0.0
+    race_s: float | None = 0.0
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -123,8 +123,8 @@ class Report(msgspec.Struct, frozen=True):
     charts: tuple[Chart, ...] = ()
 
     def to_json(self) -> bytes:
-        """This report as indented JSON; non-finite numbers become null."""
-        return msgspec.json.format(msgspec.json.encode(_finite(msgspec.to_builtins(self))), indent=2)
+        """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""
+        return msgspec.json.format(msgspec.json.encode(_sayable(msgspec.to_builtins(self))), indent=2)
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Report:
@@ -137,13 +137,16 @@ def schema() -> dict[str, Any]:
     return msgspec.json.schema(Report)
 
 
-def _finite(value: Any) -> Any:
+def _sayable(value: Any) -> Any:
+    """What JSON and UTF-8 can say of it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _sayable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_sayable(item) for item in value]
     return value
 
 

@@ -149,7 +149,7 @@ def _order(finding: Finding, suspicion: Suspicion) -> tuple[int, bool, int, floa
         tier = 1  # the race could not test it, and the evidence is specific: before what a generic remedy cures
     else:
         tier = 2 if proved else 3
-    return severity, not suspicion.fault, tier, -effect(finding.verdict) * finding.strength
+    return severity, not suspicion.fault, tier, -effect(finding.verdict) * suspicion.strength
 
 
 def _with_severity(finding: Finding, severity: Severity) -> Finding:

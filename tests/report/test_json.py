@@ -27,7 +27,6 @@ from unstuck.report.terminal import text
 
 TEXT = st.text(max_size=20)
 ANY_NUMBER = st.none() | st.floats()
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 10**9)
 FIGURES = st.lists(st.builds(Figure, TEXT, ANY_NUMBER, TEXT, ANY_NUMBER, st.none() | COUNT, ANY_NUMBER), max_size=5)
 ROW = st.lists(ANY_NUMBER, max_size=5).map(tuple)
@@ -39,7 +38,7 @@ VERDICT = st.builds(
     metric=TEXT,
     control=ANY_NUMBER,
     remedied=ANY_NUMBER,
-    interval=st.none() | st.tuples(FINITE, FINITE),
+    interval=st.none() | st.tuples(ANY_NUMBER, ANY_NUMBER),
     steps=COUNT,
     seeds=COUNT,
     why=TEXT,
@@ -48,7 +47,7 @@ FINDING = st.builds(
     Finding,
     cause=TEXT,
     severity=st.sampled_from(["problem", "warning", "note"]),
-    strength=FINITE,
+    strength=ANY_NUMBER,
     where=TEXT,
     summary=TEXT,
     evidence=FIGURES.map(tuple),
@@ -63,7 +62,7 @@ REPORT = st.builds(
     findings=st.lists(FINDING, max_size=3).map(tuple),
     figures=FIGURES.map(tuple),
     skipped=st.lists(st.builds(Skipped, TEXT, TEXT), max_size=3).map(tuple),
-    cost=st.builds(Cost, ANY_NUMBER, FINITE, FINITE),
+    cost=st.builds(Cost, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER),
     charts=st.lists(CHART, max_size=2).map(tuple),
 )
 
@@ -114,3 +113,8 @@ def test_json_has_the_keys_that_tools_read(sick: Report) -> None:
     assert {"name", "value", "unit", "error", "samples", "cost_s"} == set(finding["evidence"][0])
     assert {"metric", "outcome", "control", "remedied", "interval", "steps", "seeds"} <= set(finding["verdict"])
     assert finding["verdict"]["interval"] == [0.60, 0.66]
+
+
+def test_names_that_utf_8_cannot_spell_do_not_lose_the_report(sick: Report) -> None:
+    odd = msgspec.structs.replace(sick, target="runs/\udcff.py")
+    assert Report.from_json(odd.to_json()).target == "runs/?.py"

@@ -71,14 +71,16 @@ def samples(figure: Figure) -> str:
 def measured(verdict: Verdict) -> str:
     """One sentence of what the race measured, or why it did not.
 
-    >>> measured(Verdict("cured", "train accuracy", 0.11, 0.9, (0.80, 0.84), steps=300, seeds=3))
-    'train accuracy after 300 steps: 0.11 as it is, 0.90 with the remedy (difference 0.80 to 0.84 at 95 %), 3 seeds'
+    >>> measured(Verdict("cured", "accuracy", 0.11, 0.9, (0.77, 0.81), steps=300, seeds=3, remedied_error=0.02))
+    'accuracy after 300 steps: 0.11 as it is, 0.90 ± 0.02 with the remedy (difference 0.77 to 0.81 at 95 %), 3 seeds'
     """
     if verdict.outcome == "not-tried" or not verdict.metric:
         return clean(verdict.why)
     steps = f" after {_count(verdict.steps, 'step')}" if verdict.steps else ""
     seeds = f", {_count(verdict.seeds, 'seed')}" if verdict.seeds else ""
     control, remedied = alike(verdict.control, verdict.remedied)
+    control = spread(verdict.control, verdict.control_error) if verdict.control_error else control
+    remedied = spread(verdict.remedied, verdict.remedied_error) if verdict.remedied_error else remedied
     why = f"; {verdict.why}" if verdict.why else ""
     both = f"{control} as it is, {remedied} with the remedy{_difference(verdict)}"
     return clean(f"{verdict.metric}{steps}: {both}{seeds}{why}")
@@ -130,7 +132,7 @@ def price(cost: Cost) -> str:
     share = finite(cost.watch_overhead)
     parts = [] if share is None else [f"watching {_rough(100 * share)} % of the training"]
     seconds = (("examination", cost.examine_s), ("race", cost.race_s))
-    parts += [f"{name} {_rough(time)} s" for name, time in seconds if finite(time)]
+    parts += [f"{name} {_rough(time)} s" for name, value in seconds if (time := finite(value))]
     return f"Cost: {', '.join(parts)}." if parts else ""
 
 
