@@ -27,6 +27,14 @@ def test_learning_noise_by_heart_shows_as_a_rise():
     assert found.last.train_loss < 0.3 * found.best.train_loss and found.samples == 320
 
 
+def test_one_large_validation_batch_has_a_standard_error_too():
+    made = case(64, 160)
+    whole = replace(made, validation=(tuple(torch.cat(leaves) for leaves in zip(*made.validation, strict=True)),))
+    several, one = measure(made), measure(whole)
+    assert one.last.loss == pytest.approx(several.last.loss, rel=1e-4) and one.samples == several.samples
+    assert 0 < one.rise[1] < 3 * several.rise[1]
+
+
 def test_a_copy_is_trained_where_few_states_were_kept():
     sparse = case(64, 160)
     found = measure(replace(sparse, loop=replace(sparse.loop, snapshots=sparse.loop.snapshots[-1:])))

@@ -8,7 +8,7 @@ evaluation-mode calls as they were recorded.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -103,9 +103,18 @@ def _prepared(origin: Origin, dataset: Any, size: int, samples: int, seconds: fl
 def validation(seen: Seen, form: Form, size: int) -> tuple[Batch, ...]:
     """Batches that the script validates on; () where none were seen."""
     try:
-        return _held_loader(seen, form, size) or _recorded(seen, form)
+        return _held_loader(seen, form, size) or _distinct(_recorded(seen, form))
     except Exception:  # the user's data set and collate function may raise anything
         return ()
+
+
+def _distinct(batches: Sequence[Batch]) -> tuple[Batch, ...]:
+    """Each batch once: every recorded pass over the same validation data brings it again."""
+    found: list[Batch] = []
+    for batch in batches:
+        if not any(all(map(torch.equal, batch, known)) for known in found):
+            found.append(batch)
+    return tuple(found)
 
 
 def _held_loader(seen: Seen, form: Form, size: int) -> tuple[Batch, ...]:

@@ -136,12 +136,14 @@ class Seen:
 
     def snapshot(self, step: int) -> None:
         """Parameters and buffers at geometrically spaced steps; when full, every second one is dropped."""
-        if step < self.next_snapshot or _bytes(t for t, _ in self.initial.values()) * (SNAPSHOTS + 2) > SNAPSHOT_BYTES:
+        if step < self.next_snapshot:
+            return
+        self.next_snapshot = max(step + 5, int(step * 1.5))
+        if _bytes(t for t, _ in self.initial.values()) * (SNAPSHOTS + 2) > SNAPSHOT_BYTES:
             return
         if len(self.snapshots) >= SNAPSHOTS:
             del self.snapshots[::2]
         self.snapshots.append((step, {i: t.detach().clone() for i, (t, _) in self.initial.items()}))
-        self.next_snapshot = max(step + 5, int(step * 1.5))
 
     def keep_validation(self, calls: list[Call]) -> None:
         """The record of a validation pass, if it used a model."""

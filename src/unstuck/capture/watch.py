@@ -162,9 +162,10 @@ class Watch:
         if self.seen.backwards > self._marked:
             self.seen.per_step[self.seen.backwards - self._marked] += 1
             self._marked = self.seen.backwards
-        if self._sample_this:
-            with self.meter.timed():
+        with self.meter.timed():
+            if self._sample_this:
                 self._look_at(optimizer)
+            self.seen.snapshot(self._total)
         self.meter.stepped(self._total - self._settled, plain=not self._unusual)
         self._settled = self._total
         self._scaled, self._was_unscaled = None, False
@@ -201,7 +202,9 @@ class Watch:
 
     def _room(self) -> int:
         """How many backwards may pass before the next look."""
-        left = STRETCH if self.limit is None else self.limit - self._total - 1
+        left = self.seen.next_snapshot - self._total - 1
+        if self.limit is not None:
+            left = min(left, self.limit - self._total - 1)
         return int(min(left, self.meter.steps_until(self._cost_s), STRETCH)) * next(iter(self.seen.per_step))
 
     def _hush(self) -> None:
@@ -426,7 +429,6 @@ class Watch:
         if grads:
             norms = torch._foreach_norm([g.detach() for g in grads])
             self.seen.gradient_norms.append((self._total, float(torch.stack([n.float() for n in norms]).norm())))
-        self.seen.snapshot(self._total)
 
     def _stop(self, why: str, stop: bool) -> None:
         if stop and not self.why_stopped:

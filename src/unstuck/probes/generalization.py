@@ -19,9 +19,11 @@ from unstuck.criterion import score
 from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.probes.level import class_shares, collect_targets
 from unstuck.problem import Batch, Problem, TapeProgram, load_state, sandbox
+from unstuck.rows import Rows
 from unstuck.training import Training
 
 BATCHES = 10
+PIECES = 8
 FEW, COURSE_S = 5, 3.0
 APART = 0.5
 """Total variation between the class shares of training and validation data from which they are of different tasks: a
@@ -74,7 +76,7 @@ def measure(problem: Problem) -> Generalization:
         raise NotApplicable("no validation data were seen")
     # Of a captured run, what it drew itself: more batches may have been made of samples that it never trained on.
     drawn = [batch for _, batch in problem.recorded[-BATCHES:]] if isinstance(problem.loss, TapeProgram) else []
-    train, valid = drawn or problem.data[:BATCHES], problem.validation[:BATCHES]
+    train, valid = drawn or problem.data[:BATCHES], _several(problem.validation)[:BATCHES]
     points = []
     with sandbox(0):
         if not same_targets(problem, train, valid):
@@ -86,6 +88,17 @@ def measure(problem: Problem) -> Generalization:
         points.append(_point(problem, problem.twin(last=True), problem.loop.steps, train, valid))
         end = score(problem, problem.twin(last=True), valid)
     return Generalization(end.metric, tuple(points), end.samples)
+
+
+def _several(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """The batches; few large ones in `PIECES`, where samples can be told apart: a standard error takes several."""
+    if len(batches) >= PIECES:
+        return batches
+    lengths = [len(leaf) for leaf in batches[0] if isinstance(leaf, torch.Tensor) and leaf.dim()]
+    rows = Rows.of(batches, min(lengths)) if lengths else None
+    if rows is None or len(rows) < 2 * PIECES:
+        return batches
+    return rows.batches(torch.arange(len(rows)), len(rows) // PIECES)
 
 
 def same_targets(problem: Problem, train: Sequence[Batch], valid: Sequence[Batch]) -> bool:

@@ -1,7 +1,9 @@
 """A learning-rate range by trying: short trainings on copies at rates from far below to far above the user's.
 
 From the initial state, the same batches each: what the loss on held-out batches is after `STEPS` steps. `best` is the
-rate with the lowest; `stable` the largest rate that neither diverged nor ended above where it began.
+rate with the lowest; `stable` the largest rate that neither diverged nor ended above where it began. Where that is: the
+higher of the loss before any step and of that after steps too small to matter, which move running statistics all the
+same.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Rates:
     scores: list[float] = []
     norms: tuple[float, ...] = ()
     for factor in (*FACTORS, *FURTHER):
-        useless = factor > 1 and all(loss > start.loss for loss in losses[-2:])
+        useless = factor > 1 and all(loss > max(start.loss, losses[0]) for loss in losses[-2:])
         if useless or (factor in FURTHER and losses[-1] > min(losses)):
             break
         groups = recipe.scaled(factor) if present > 0 else recipe.with_options(lr=base * factor)
@@ -87,7 +89,8 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Rates:
         losses.append(loss)
         scores.append(value)
     best = rates[min(range(len(rates)), key=losses.__getitem__)]
-    stable = max((r for r, loss in zip(rates, losses, strict=True) if loss <= start.loss), default=float("nan"))
+    still = max(start.loss, losses[0])
+    stable = max((r for r, loss in zip(rates, losses, strict=True) if loss <= still), default=float("nan"))
     adam = tuple(
         (rate, _try(replace(plain, optimizer=recipe.using(torch.optim.Adam, lr=rate)), steps, check)[0])
         for rate in (ADAM if recipe.cls is torch.optim.SGD else ())
