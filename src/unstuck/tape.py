@@ -31,8 +31,12 @@ from torch.utils import _pytree as pytree
 
 from unstuck.errors import NotReplayable
 
-PLAIN = (bool, int, float, complex, str, type(None), torch.Size, torch.dtype, torch.device, torch.layout)
-"""What a call that makes no tensor returns (`size`, `item`, a property): never recorded."""
+SILENT = frozenset(
+    {"size", "dim", "numel", "stride", "item", "is_floating_point", "is_complex", "is_contiguous", "data_ptr", "shape",
+     "ndim", "dtype", "device", "is_leaf", "is_cuda", "is_sparse", "requires_grad", "grad_fn", "__len__", "__bool__",
+     "__float__", "__int__", "__format__", "__repr__"}
+)  # fmt: skip
+"""Calls that make no tensor; never recorded. All calls of a name are, or none: a call's key counts those before it."""
 
 MUTATING = frozenset({"__setitem__", "copy_"})
 """Calls that change their first argument, whatever they return."""
@@ -92,7 +96,7 @@ class Recorder(TorchFunctionMode):
         """Run the call and keep it."""
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        if isinstance(output, PLAIN) and name_of(func) not in MUTATING:
+        if name_of(func) in SILENT or (func.__class__.__name__ == "method-wrapper" and not isinstance(output, Tensor)):
             return output
         if len(self.calls) < self.limit:
             self.calls.append(Call(func, args, kwargs, output, site(2), "", torch.is_grad_enabled()))

@@ -59,6 +59,15 @@ def test_ordinary_arguments_are_left_alone(name):
     assert after == pytest.approx(before, rel=1e-3, abs=1e-5)
 
 
+def test_both_logarithms_of_a_cross_entropy_are_guarded():
+    """With the second alone left as it is, the loss of a sure and wrong prediction would be infinite."""
+    sick = problem(lambda z: -(torch.log(torch.sigmoid(z * -1e4)) + torch.log(1 - torch.sigmoid(z * 1e4))))
+    found = blame(sick, sick.twin(), sick.data[0], 0)
+    assert found.key == ("log", 0)
+    cured = guard(found).apply(sick)
+    assert blame(cured, cured.twin(), cured.data[0], 0) is None
+
+
 def test_a_softmax_by_hand_keeps_its_values():
     """exp(x − max) / Σ exp(x − max) is exp(x) / Σ exp(x), and finite where that is not."""
     plain = problem(lambda z: (lambda e: e / e.sum(-1, keepdim=True))(torch.exp(z * 50)))

@@ -64,7 +64,8 @@ def run(lanes: Sequence[Lane], best: float, budget_s: float, tick: Tick = lambda
     start = time.perf_counter()
     control = lanes[0].problem
     mix = exchangeable(control)
-    steps = affordable(control, len(lanes), budget_s - (time.perf_counter() - start))
+    least = max(lane.least for lane in lanes)
+    steps = affordable(control, len(lanes), budget_s - (time.perf_counter() - start), least)
     start_loss = Training(control).score(spaced(control.data, 4)).loss
     tracks: Tracks = {}
     chosen = list(lanes)
@@ -78,8 +79,11 @@ def run(lanes: Sequence[Lane], best: float, budget_s: float, tick: Tick = lambda
     return _settle(lanes, tracks, best, steps, time.perf_counter() - start)
 
 
-def affordable(problem: Problem, lanes: int, budget_s: float) -> int:
-    """Steps a lane may make: as many as the user's run where the budget allows, at least `MIN_STEPS`."""
+def affordable(problem: Problem, lanes: int, budget_s: float, least: int = 0) -> int:
+    """Steps a lane may make: as many as the user's run where the budget allows, at least `MIN_STEPS`.
+
+    Where an effect shows only after `least` steps, one seed of so many goes before several of fewer.
+    """
     trial = Training(problem)
     trial.advance(1)
     start, used = time.perf_counter(), 3
@@ -89,11 +93,12 @@ def affordable(problem: Problem, lanes: int, budget_s: float) -> int:
     trial.score(spaced(problem.held_out or problem.data, 2), 2)
     per_check = (time.perf_counter() - scoring) / 2 * 1.5 * scored_batches(problem)
     runs = lanes + 2 * min(lanes, 4)
-    room = budget_s / runs - CHECKS * per_check
+    room, alone = budget_s / runs - CHECKS * per_check, 0.9 * budget_s / lanes - CHECKS * per_check
     losses = problem.loop.losses
     broke = bool(losses) and not math.isfinite(losses[-1])  # how long it would have gone on is not known
     wanted = MAX_STEPS if broke else problem.loop.steps or problem.loop.backwards or MAX_STEPS
-    return int(max(MIN_STEPS, min(MAX_STEPS, wanted, room / max(per_step, 1e-6))))
+    made = max(room / max(per_step, 1e-6), min(least, alone / max(per_step, 1e-6)))
+    return int(max(MIN_STEPS, min(MAX_STEPS, wanted, made)))
 
 
 def _advance(group: Sequence[Track], steps: int, start: float, budget_s: float, tick: Tick) -> None:

@@ -8,8 +8,9 @@ from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
 
 
-def stop_early(step: int, per_epoch: int = 0) -> Remedy:
-    """No step after the first `step` ones (the rate is 0 from there); its effect shows in the held-out loss."""
+def stop_early(step: int, per_epoch: int = 0, risen: int = 0) -> Remedy:
+    """No step after the first `step` ones (the rate is 0 from there); its effect shows in the held-out loss of a race
+    of `risen` steps (at least 1.3 times `step`), where without it that loss has clearly risen again."""
     epochs = f" (about epoch {max(1, round(step / per_epoch))})" if per_epoch else ""
     return Remedy(
         "stop-early",
@@ -17,7 +18,7 @@ def stop_early(step: int, per_epoch: int = 0) -> Remedy:
         f"if step >= {step}: break  # or when the validation loss has not fallen for some epochs",
         lambda problem: _stopped(problem, step),
         on="loss",
-        steps=round(1.3 * step),
+        steps=max(risen, round(1.3 * step)),
     )
 
 

@@ -18,6 +18,8 @@ SMALL = 1e-6
 HIGHEST = 80.0
 """exp(80) = 5.5e34: a sum of a thousand such terms is still finite in float32 (3.4e38)."""
 SCALE = 65536.0
+CALLS = 100
+"""So many calls of a logarithm in one step are guarded."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,22 @@ GUARDS: dict[str, Guard] = {
 
 
 def guard(origin: Origin) -> Remedy | None:
-    """An epsilon at the call that made the first value that was not finite; None where it is none of `GUARDS`."""
+    """An epsilon at the call that made the first value that was not finite; None where it is none of `GUARDS`.
+
+    Logarithms are guarded all at once: of `y·log p + (1 − y)·log(1 − p)` one breaks first, the other soon after. Other
+    guards change ordinary values too, and stay with the one call.
+    """
     known = GUARDS.get(origin.key[0])
     if known is _EXP and origin.summed:
         known = _SOFTMAX
     if known is None:
         return None
+    keys = [(origin.key[0], i) for i in range(CALLS)] if known is _LOG else [origin.key]
     return Remedy(
         "add-epsilon",
         f"{known.text} at {origin.where}",
         known.code,
-        lambda p: rewritten(p, {origin.key: known.rewrite}),
+        lambda p: rewritten(p, dict.fromkeys(keys, known.rewrite)),
     )
 
 

@@ -37,9 +37,16 @@ def judge(evidence: Evidence) -> Suspicion | None:
             Figure("rise of the validation loss since its lowest", rise, error=error, samples=found.samples),
             Figure(f"train {found.metric} minus validation {found.metric}", last.train_score - last.score),
         ),
-        (stop_early(best.step, _per_epoch(evidence)),),
+        (stop_early(best.step, _per_epoch(evidence), _risen(found)),),
         fault=True,
     )
+
+
+def _risen(found: Generalization) -> int:
+    """The first recorded step at which half of the rise, or `RISEN`, is reached."""
+    best, last = found.best, found.last
+    level = min(RISEN * best.loss, (best.loss + last.loss) / 2)
+    return next(p.step for p in found.points if p.step > best.step and p.loss >= level)
 
 
 def overfits(found: Generalization) -> bool:
