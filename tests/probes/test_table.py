@@ -66,6 +66,28 @@ def test_one_label_for_a_text_is_a_bag_of_words():
     )
 
 
+class Rating(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(9, 4), nn.Linear(8, 1)
+
+    def forward(self, ids):
+        return self.out(self.embed(ids).flatten(1)).squeeze(1)
+
+
+def test_a_second_table_has_the_columns_of_the_first():
+    """Ids up to 6 in the first, up to 8 in the second: 7 and 8 are not known to a model of the first."""
+    ids = torch.tensor([[k % 7, k % 5] for k in range(40)])
+    fresh = torch.tensor([[8, 0], [2, 7], [2, 4]]).repeat(8, 1)
+    first, second = (written(Rating(), x, torch.randn(len(x)), loss=nn.MSELoss()) for x in (ids, fresh))
+    ours = tabulate(first, first.data, 100)
+    theirs = tabulate(second, second.data, 100, ours.widths)
+    assert ours.widths == (7,) and theirs.inputs.shape[1] == ours.inputs.shape[1] == 7
+    assert theirs.inputs[:3].tolist() == [[1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 1, 0, 0]]
+    with pytest.raises(UnstuckError, match="1 inputs here, 2"):
+        tabulate(second, second.data, 100, (7, 5))
+
+
 def test_a_target_that_is_the_input_is_an_autoencoder_with_its_narrowest_layer():
     x = clouds(64)[0]
     case = written(nn.Sequential(nn.Linear(24, 3), nn.Linear(3, 24)), x, x, nn.MSELoss())

@@ -41,13 +41,14 @@ def measure(problem: Problem) -> Redraw:
     """Raises UnstuckError where nothing about the samples is random, or they are no table."""
     if len(problem.redraws) < 2:
         raise NotApplicable("drawn again, the samples are the same")
-    first, second = (tabulate(problem, batches, SAMPLES) for batches in problem.redraws[:2])
+    first = tabulate(problem, problem.redraws[0], SAMPLES)
+    second = tabulate(problem, problem.redraws[1], SAMPLES, first.widths)
     if first.inputs.shape != second.inputs.shape:
         raise UnstuckError("drawn again, the samples have another shape")
     noise = _noise(first.inputs, second.inputs)
     once = averaged = float("nan")
     if noise > NOISY and first.classes and first.kind == "rows":
-        once, averaged = _held_out(first), _held_out(tabulate(problem, calm(problem), SAMPLES))
+        once, averaged = _held_out(first), _held_out(tabulate(problem, calm(problem), SAMPLES, first.widths))
     return Redraw(noise, _contradictions(first, second), once, averaged, len(problem.redraws), len(first))
 
 

@@ -102,7 +102,8 @@ class References:
 def measure(problem: Problem, budget_s: float = BUDGET_S) -> References:
     """Fit and score the references. Raises UnstuckError where the data are no table, or fewer than 40 rows."""
     start = time.perf_counter()
-    train, held = tabulate(problem, problem.data, ROWS), tabulate(problem, problem.held_out or problem.data, HELD_ROWS)
+    train = tabulate(problem, problem.data, ROWS)
+    held = tabulate(problem, problem.held_out or problem.data, HELD_ROWS, train.widths)
     if len(train) < FEWEST:
         raise UnstuckError(f"{len(train)} rows are too few for a reference model")
     fits: dict[str, Callable[[Table, Table], list[Reference]]] = {"tokens": _ngrams, "autoencoder": _components}

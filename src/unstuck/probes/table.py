@@ -39,7 +39,7 @@ denoising one at a signal-to-noise ratio of 1 has 0.7)."""
 class Table:
     """Inputs [rows, columns] and targets; `narrowest`: entries a sample of the narrowest layer has; `shape`: of one
     sample as it reaches the model (several inputs: the first); `samples`: how many the rows come from; `balanced`:
-    classes are scored by the mean of their recalls."""
+    classes are scored by the mean of their recalls; `widths`: columns that each input made."""
 
     inputs: Array
     targets: Array
@@ -49,6 +49,7 @@ class Table:
     shape: tuple[int, ...]
     samples: int
     balanced: bool = False
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -63,9 +64,10 @@ class Table:
         return self.task == "classes"
 
 
-def tabulate(problem: Problem, batches: Sequence[Batch], limit: int) -> Table:
+def tabulate(problem: Problem, batches: Sequence[Batch], limit: int, widths: tuple[int, ...] = ()) -> Table:
     """The rows of up to `limit` samples. One forward pass a batch on a copy, in evaluation mode.
 
+    `widths`: of another table that this one must have the columns of (ids that it does not know are left out).
     Raises UnstuckError where there is no target, or inputs and targets do not go together row by row.
     """
     model = problem.twin().eval()
@@ -85,8 +87,9 @@ def tabulate(problem: Problem, batches: Sequence[Batch], limit: int) -> Table:
     if not inputs or not inputs[0]:
         raise UnstuckError("the model was called without a tensor")
     columns = [_joined([i[k] for i in inputs if len(i) == len(inputs[0])]) for k in range(len(inputs[0]))]
-    table = _table(problem.criterion.task, columns, _joined(targets), narrowest, limit)
-    return replace(table, balanced=problem.criterion.balanced)
+    widths = widths or tuple(map(_width, columns))
+    table = _table(problem.criterion.task, columns, _joined(targets), narrowest, limit, widths)
+    return replace(table, balanced=problem.criterion.balanced, widths=widths)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -96,11 +99,15 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(same)
 
 
-def _table(task: str, columns: list[Tensor], target: Tensor, narrowest: int, limit: int) -> Table:
+def _table(
+    task: str, columns: list[Tensor], target: Tensor, narrowest: int, limit: int, widths: tuple[int, ...]
+) -> Table:
     first, shape = columns[0], tuple(columns[0].shape[1:])
     samples = first.shape[0]
     if any(c.shape[0] != samples for c in columns):
         raise UnstuckError("the model's inputs have no common number of samples")
+    if len(columns) != len(widths):
+        raise UnstuckError(f"the model has {len(columns)} inputs here, {len(widths)} in the table to be like")
     y, classes = _labels(task, target)
     if first.dim() == 2 and not first.is_floating_point() and y.numel() > samples and classes:
         return _tokens(first, y.reshape(-1), narrowest)
@@ -110,7 +117,7 @@ def _table(task: str, columns: list[Tensor], target: Tensor, narrowest: int, lim
         y = y.reshape(samples, -1)
     if y.shape[0] != samples:
         raise UnstuckError("inputs and targets do not have the same number of rows")
-    x = torch.cat([_numbers(c) for c in columns], 1)
+    x = torch.cat([_numbers(c, width) for c, width in zip(columns, widths, strict=True)], 1)
     keep = slice(0, limit)
     if not classes:
         values = y.reshape(samples, -1)[keep].double().numpy()
@@ -143,15 +150,20 @@ def _labels(task: str, target: Tensor) -> tuple[Tensor, bool]:
     raise UnstuckError("the task is not known")
 
 
-def _numbers(column: Tensor) -> Tensor:
+def _width(column: Tensor) -> int:
+    """Columns that one input makes: of ids that are counted one for each up to the largest, else −entries."""
+    size = 0 if column.is_floating_point() or column.min() < 0 else int(column.max()) + 1
+    return size if 0 < size <= WIDEST else -column[0].numel()
+
+
+def _numbers(column: Tensor, width: int) -> Tensor:
     """[N, columns]: floats flattened; token ids counted (a bag of words)."""
-    if column.is_floating_point():
-        return column.reshape(column.shape[0], -1).float()
-    flat = column.reshape(column.shape[0], -1).long()
-    size = int(flat.max()) + 1
-    if flat.min() < 0 or size > WIDEST:
+    flat = column.reshape(column.shape[0], -1)
+    if width < 0:
         return flat.float()
-    return torch.zeros(len(flat), size).scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
+    ids = flat.long()
+    known = (ids >= 0) & (ids < width)
+    return torch.zeros(len(ids), width).scatter_add_(1, ids.clamp(0, width - 1), known.float())
 
 
 def _narrow(x: Tensor) -> Array:

@@ -42,8 +42,8 @@ def settle_labels(draws: int) -> Remedy:
 
 
 def _believed(problem: Problem) -> Problem:
-    held = tabulate(problem, problem.held_out, ROWS)
     train = tabulate(problem, problem.data, ROWS)
+    held = tabulate(problem, problem.held_out, ROWS, train.widths)
     known, codes = np.unique(train.targets, return_inverse=True)
     model = linear(train)
     with warnings.catch_warnings():
