@@ -145,3 +145,32 @@ def test_every_tensor_gets_a_number_and_its_maker():
     number = linked.number(b)
     assert linked.calls[linked.producer[number]].function.__name__ in {"add_", "__iadd__"}
     assert tensors_in({"x": [a, (b, 3)]})[1] is b
+
+
+class Likelihood(nn.Module):
+    """Returns a distribution, as probabilistic models do; `probs` is made, and kept in it, only when asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return torch.distributions.Categorical(logits=self.body(x))
+
+
+def test_a_loss_of_a_distribution_is_followed_through_what_it_holds():
+    torch.manual_seed(0)
+    model, x, y = Likelihood(), torch.randn(8, 4), torch.randint(0, 3, (8,))
+
+    def loss_of(call):
+        predicted = call(x)
+        return -predicted.log_prob(y).mean() + predicted.probs.square().sum()
+
+    calls, loss = record(model, loss_of)
+    tape, leaves, linked = cut(calls, loss, {id(model): ""}, {})
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.body.weight.mul_(2)
+    expected = loss_of(twin)
+    assert tape(model, [linked.tensors[n] for n in leaves]).item() == pytest.approx(loss.item())
+    assert tape(twin, [linked.tensors[n] for n in leaves]).item() == pytest.approx(expected.item())

@@ -21,7 +21,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -146,7 +146,8 @@ class Step:
                 output = function(*args, **kwargs)  # type: ignore[misc]
         if self.module is None and name_of(self.function) in MUTATING:
             output = args[0]
-        for number, tensor in zip(self.writes, tensors_in(output), strict=True):
+        # Not strict: an object may have come to hold more tensors (a distribution's `probs`) after it was returned.
+        for number, tensor in zip(self.writes, tensors_in(output), strict=False):
             values[number] = tensor
 
 
@@ -184,10 +185,24 @@ class Tape:
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists, dicts and registered containers, in order."""
+    """The tensors in nested tuples, lists, dicts and registered containers, in order, and those that plain objects in
+    them (a distribution) hold as attributes."""
     if isinstance(tree, Tensor):
         return [tree]
-    return [item for item in pytree.tree_leaves(tree) if isinstance(item, Tensor)]
+    return [tensor for leaf in pytree.tree_leaves(tree) for tensor in _held(leaf, DEPTH)]
+
+
+def _held(leaf: Any, depth: int) -> list[Tensor]:
+    if isinstance(leaf, Tensor):
+        return [leaf]
+    if type(leaf) in ATOMS or isinstance(leaf, OPAQUE) or not depth or not hasattr(leaf, "__dict__"):
+        return []
+    return [tensor for value in vars(leaf).values() for tensor in _held(value, depth - 1)]
+
+
+DEPTH = 3
+OPAQUE = (nn.Module, type, FunctionType, ModuleType, torch.optim.Optimizer)
+"""Objects whose tensors are their own affair."""
 
 
 def _flatten(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:
