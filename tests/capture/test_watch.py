@@ -257,3 +257,26 @@ def test_tied_weights_start_where_they_started():
     problem = assemble(watch).problem
     assert torch.equal(problem.model[0].weight, before)
     assert problem.model[1].weight is problem.model[0].weight
+
+
+def test_what_a_data_set_does_to_make_a_batch_is_not_recorded():
+    """Not even where it runs a network of its own; the training is replayable from the batches as they were drawn."""
+    features, model, recorded = nn.Linear(4, 3).requires_grad_(False), nn.Linear(3, 2), []
+
+    def collate(rows):
+        return features(torch.stack([x for x, _ in rows])), torch.stack([y for _, y in rows])
+
+    torch.manual_seed(0)
+    pairs = TensorDataset(torch.randn(64, 4), torch.randint(0, 2, (64,)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Watch(share=10.0) as watch:
+        for x, y in DataLoader(pairs, batch_size=8, shuffle=True, collate_fn=collate):
+            optimizer.zero_grad()
+            recorded += watch._recorder.calls if watch._recorder else []
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    assert watch.seen.sampled > 3
+    assert not any(call.function in (features, torch.stack) for call in recorded)
+    problem = assemble(watch).problem
+    assert problem is not None
+    assert [tuple(p.shape) for p in problem.model.parameters()] == [(2, 3), (2,)]

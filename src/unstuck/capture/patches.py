@@ -40,8 +40,8 @@ class Observer(Protocol):
     def began_loader(self, loader: DataLoader[Any]) -> None:
         """A loader is being iterated."""
 
-    def drew_batch(self, loader_iterator: Any, batch: Any) -> None:
-        """A loader gave a batch."""
+    def draw_batch(self, loader_iterator: Any, draw: Callable[[Any], Any]) -> Any:
+        """A loader is asked for a batch: `draw(loader_iterator)` makes it."""
 
     def clipped(self, kind: str, bound: float, norm: Any) -> None:
         """Gradients were clipped; `norm` before it, where known."""
@@ -66,7 +66,7 @@ def install(observer: Observer, pulse: Pulse) -> ExitStack:
     _after(stack, torch.optim.Optimizer, "__init__", lambda out, self, *a, **k: observer.made_optimizer(self))
     _after(stack, torch.optim.lr_scheduler.LRScheduler, "__init__", lambda out, s, *a, **k: observer.made_scheduler(s))
     _before(stack, DataLoader, "__iter__", observer.began_loader)
-    _after(stack, _BaseDataLoaderIter, "__next__", lambda out, self: observer.drew_batch(self, out))
+    _around(stack, _BaseDataLoaderIter, "__next__", observer.draw_batch)
     _before(stack, torch.nn.Module, "eval", observer.entered_eval)
     _clips(stack, observer)
     for scaler in _scalers():
@@ -123,6 +123,16 @@ def _after(stack: ExitStack, owner: Any, name: str, see: Callable[..., None]) ->
         out = original(*args, **kwargs)
         see(out, *args, **kwargs)
         return out
+
+    _put(stack, owner, name, wrapped, original)
+
+
+def _around(stack: ExitStack, owner: Any, name: str, run: Callable[[Any, Callable[[Any], Any]], Any]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(self: Any) -> Any:
+        return run(self, original)
 
     _put(stack, owner, name, wrapped, original)
 

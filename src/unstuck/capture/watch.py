@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from typing import Any
@@ -242,12 +242,15 @@ class Watch:
         self.seen.loaders.setdefault(id(loader), (loader, site(3)))
         self._samplers[id(getattr(loader, "_index_sampler", None))] = loader
 
-    def drew_batch(self, loader_iterator: Any, batch: Any) -> None:
-        """Remember the latest batch (a reference, until the next one)."""
+    def draw_batch(self, loader_iterator: Any, draw: Callable[[Any], Any]) -> Any:
+        """Let the loader draw, unrecorded; remember the batch (a reference, until the next one)."""
         if self._pulse.of is not None:
-            return
+            return draw(loader_iterator)
+        with self._unrecorded():
+            batch = draw(loader_iterator)
         # Several iterators may be open (a validation in the midst of an epoch): each shares its loader's sampler.
         self._last = (self._samplers.get(id(getattr(loader_iterator, "_index_sampler", loader_iterator))), batch)
+        return batch
 
     def clipped(self, kind: str, bound: float, norm: Any) -> None:
         """Keep bound and norm; note clipping of gradients that a scaler had not unscaled."""
@@ -306,10 +309,26 @@ class Watch:
         return None if recorder.overflow else recorder.calls
 
     def _pop(self, recorder: Recorder) -> None:
-        if torch.overrides._get_current_function_mode() is recorder:  # type: ignore[attr-defined]
+        if _mode() is recorder:
             recorder.__exit__(None, None, None)
         else:
             recorder.limit = 0
+
+    @contextmanager
+    def _unrecorded(self) -> Iterator[None]:
+        """What a dataset does to make a batch is not part of the step (two calls a sample would be the most of it)."""
+        recorder, armed = self._recorder, self._global is not None
+        active = recorder is not None and _mode() is recorder
+        if recorder is not None and active:
+            recorder.__exit__(None, None, None)
+        self._disarm()
+        try:
+            yield
+        finally:
+            if recorder is not None and active:
+                recorder.__enter__()
+            if armed:
+                self._arm()
 
     def _before_module(self, module: nn.Module, args: Any) -> None:
         """The outermost call of a module that holds parameters becomes one opaque entry."""
@@ -434,6 +453,10 @@ class Watch:
         if stop and not self.why_stopped:
             self.why_stopped = why
             raise StopTraining(why)
+
+
+def _mode() -> Any:
+    return torch.overrides._get_current_function_mode()  # type: ignore[attr-defined]
 
 
 def _autocast_now() -> tuple[str, torch.dtype] | None:
