@@ -11,6 +11,7 @@ from unstuck.criterion import find
 from unstuck.errors import UnstuckError
 from unstuck.probes.data import Data, measure, moments
 from unstuck.problem import Problem
+from unstuck.remedies.standardize import standardize_inputs
 from unstuck.trace import trace
 
 
@@ -63,6 +64,42 @@ def test_figures_joined_to_an_embedding_are_an_entrance_and_indices_are_none():
     (entrance,) = measured(Mixed(), F.mse_loss, [(kind, figures, torch.randn(20, 1))]).inputs
     assert entrance.place == 1
     torch.testing.assert_close(entrance.mean, figures.double().mean(0))
+
+
+TOKENS = {
+    "product": lambda x, w: x[:, :, None] * w,
+    "product, weights first": lambda x, w: w * x.unsqueeze(-1),
+    "torch.mul": lambda x, w: torch.mul(x[..., None], w),
+    "einsum": lambda x, w: torch.einsum("nf,fd->nfd", x, w),
+    "named": lambda x, w: F.linear(input=x, weight=w.T),
+}
+
+
+class Tokens(nn.Module):
+    def __init__(self, form) -> None:
+        super().__init__()
+        self.weight, self.form = nn.Parameter(torch.randn(3, 4)), form
+
+    def forward(self, x):
+        return self.form(x, self.weight).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("form", TOKENS.values(), ids=TOKENS)
+def test_features_multiplied_by_a_models_own_weights_are_an_entrance(form):
+    x = torch.randn(40, 3) * torch.tensor([1.0, 100.0, 0.01]) + 5
+    problem = Problem(Tokens(form), F.mse_loss, [(x, torch.randn(40))])
+    (entrance,) = measure(problem).inputs
+    torch.testing.assert_close(entrance.mean, x.double().mean(0))
+    changed = standardize_inputs(problem, [entrance]).apply(problem)
+    (after,) = measure(changed).inputs
+    torch.testing.assert_close(after.mean, torch.zeros(3).double(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after.std, torch.ones(3).double(), atol=1e-4, rtol=0)
+
+
+def test_a_factor_for_all_features_alike_is_no_entrance():
+    x = torch.randn(40, 3)
+    with pytest.raises(UnstuckError, match="no data was seen"):
+        measure(Problem(Tokens(lambda x, w: x * w[0, 0]), lambda out, _: out.mean(), [(x, torch.randn(40))]))
 
 
 @pytest.mark.parametrize("model", [nn.GRU(3, 4, batch_first=True), nn.LSTM(3, 4, batch_first=True)])

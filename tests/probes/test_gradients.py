@@ -63,6 +63,14 @@ def test_step_of_plain_descent_is_rate_times_gradient():
     )
 
 
+def test_dropout_does_not_look_like_decay():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    rms = torch.cat([p.detach().flatten() for p in model.parameters()]).square().mean().sqrt()
+    assert measure(problem(model, optimizer)).decay == pytest.approx(0.01 * float(rms), rel=0.5)
+
+
 def test_decay_share_is_decay_times_weights_over_gradient():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=3.0)

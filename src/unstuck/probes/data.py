@@ -6,7 +6,7 @@ preparation, `x / 255`) made of the data stands there. Scale is measured feature
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,17 +25,21 @@ FEATURES = frozenset({"linear", "addmm", "matmul", "__matmul__", "mm", "lstm", "
                       "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "layer_norm", "rms_norm"})  # fmt: skip
 """Layers whose features are the last dimension."""
 NORMS = frozenset({"batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"})
+PRODUCTS = frozenset({"mul", "multiply", "__mul__", "__rmul__"})
+"""Features times weights, entry by entry: how a tokenizer of features, or a gate on inputs, is written by hand."""
 JOINS = frozenset({"cat", "concat", "concatenate"})
 BATCHES = 16
 
 
 @dataclass(frozen=True)
 class Entrance:
-    """Where data enters the model. `keys`: the calls (several where a cell runs step by step); `place`: the member of a
-    joined list that is data, else None; `axis`: dimension of the features; `mean`, `std`, `peak` (largest magnitude)
-    per feature over finite entries; `nonfinite`: share of entries that are NaN or infinite; `binary`: only 0 and 1."""
+    """Where data enters the model. `keys`: the calls (several where a cell runs step by step); `argument`: position or
+    name of the argument that is data, `place`: its member where it is a list that is joined, else None; `axis`:
+    dimension of the features; `mean`, `std`, `peak` (largest magnitude) per feature over finite entries; `nonfinite`:
+    share of entries that are NaN or infinite; `binary`: only 0 and 1."""
 
     keys: tuple[CallKey, ...]
+    argument: int | str
     place: int | None
     layer: str
     where: str
@@ -80,18 +84,22 @@ class Data:
     targets: Targets | None
 
 
+Spot = tuple[str, str, int | str, int | None]
+"""Name and place of the call, the argument, the member of a list."""
+
+
 def measure(problem: Problem) -> Data:
     """Up to `BATCHES` forward passes at the initial state. Raises UnstuckError where no data enters a known layer."""
-    found: dict[tuple[str, str, int | None], list[tuple[CallKey, int, Tensor]]] = {}
+    found: dict[Spot, list[tuple[CallKey, int, Tensor]]] = {}
     with sandbox(0), torch.no_grad():
         for batch in problem.data[:BATCHES]:
             seen = trace(problem, problem.twin(), batch)
             for call in seen.calls:
-                for place, tensor in _raw(seen, call):
-                    spot = (call.name, call.where, place)
-                    found.setdefault(spot, []).append((call.key, _axis(call, tensor), tensor.detach()))
+                for argument, place, axis, tensor in _raw(seen, call):
+                    spot = (call.name, call.where, argument, place)
+                    found.setdefault(spot, []).append((call.key, axis, tensor.detach()))
         wanted = collect_targets(problem, problem.data[:BATCHES])
-    inputs = tuple(_entrance(*spot, entries) for spot, entries in found.items())
+    inputs = tuple(_entrance(spot, entries) for spot, entries in found.items())
     if not inputs and not wanted:
         raise UnstuckError("no data was seen to enter a layer, and no target to be compared with")
     return Data(inputs, _targets(problem, wanted) if wanted else None)
@@ -109,32 +117,63 @@ def along(stat: Tensor, tensor: Tensor, axis: int) -> Tensor:
     return stat.to(tensor).reshape(shape)
 
 
-def _raw(seen: Trace, call: Seen) -> list[tuple[int | None, Tensor]]:
+def _raw(seen: Trace, call: Seen) -> Iterator[tuple[int | str, int | None, int, Tensor]]:
     """Data among the arguments of a layer: floating, from no parameter; in a list, beside something that lives."""
-    first = call.args[0] if call.args else call.kwargs.get("input", call.kwargs.get("tensors"))
+    argument, first = _first(call)
     if call.name in JOINS and isinstance(first, Sequence) and any(map(seen.lives, first)):
-        return [(i, t) for i, t in enumerate(first) if _is_data(seen, t)]
-    reads = {id(seen.linked.tensors[n]) for n in seen.linked.reads(call.index)}
-    if call.name in CHANNELS | FEATURES and reads & seen.parameters and _is_data(seen, first):
-        assert isinstance(first, Tensor)
-        return [(None, first)]
-    return []
+        axis = int(call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0))
+        yield from ((argument, i, axis, t) for i, t in enumerate(first) if _is_data(seen, t))
+    weights = [t for n in seen.linked.reads(call.index) if _is_weight(seen, t := seen.linked.tensors[n])]
+    if not weights:
+        return
+    if call.name in CHANNELS | FEATURES and _is_data(seen, first):
+        yield argument, None, 1 if call.name in CHANNELS else -1, first
+    factors = call.args[:2] if call.name in PRODUCTS else ()
+    for i, factor in enumerate(factors):
+        if _is_data(seen, factor) and (shared := _shared_axis(factor, weights[0])):
+            yield i, None, shared, factor
+    if call.name == "einsum" and call.args:
+        yield from _contracted(seen, call)
+
+
+def _first(call: Seen) -> tuple[int | str, Any]:
+    if call.args:
+        return 0, call.args[0]
+    name = next((name for name in ("input", "tensors") if name in call.kwargs), "")
+    return name, call.kwargs.get(name)
+
+
+def _shared_axis(data: Tensor, weight: Tensor) -> int:
+    """The last dimension (counted from the end) in which both have the same number of entries, of several; 0: none."""
+    pairs = zip(reversed(data.shape), reversed(weight.shape), strict=False)
+    return next((-1 - i for i, (a, b) in enumerate(pairs) if a == b > 1), 0)
+
+
+def _contracted(seen: Trace, call: Seen) -> Iterator[tuple[int | str, int | None, int, Tensor]]:
+    """Data in `einsum("nf,fd->nfd", data, weight)`: its features are the last index that a weight has too."""
+    terms = str(call.args[0]).replace(" ", "").split("->")[0].split(",")
+    if len(terms) != len(call.args) - 1:  # operands in a list
+        return
+    shared = {letter for t, x in zip(terms, call.args[1:], strict=True) if _is_weight(seen, x) for letter in t}
+    for i, (term, operand) in enumerate(zip(terms, call.args[1:], strict=True), 1):
+        axes = [place - len(term) for place, letter in enumerate(term) if letter in shared - {"."}]
+        if axes and _is_data(seen, operand):
+            yield i, None, axes[-1], operand
+
+
+def _is_weight(seen: Trace, tensor: Any) -> bool:
+    """A parameter, or a view of one (`W.T`)."""
+    return isinstance(tensor, Tensor) and not {id(tensor), id(tensor._base)}.isdisjoint(seen.parameters)
 
 
 def _is_data(seen: Trace, tensor: Any) -> bool:
     if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.dim() < 2:
         return False
-    return not seen.lives(tensor) and id(tensor) not in seen.parameters
+    return not seen.lives(tensor) and not _is_weight(seen, tensor)
 
 
-def _axis(call: Seen, tensor: Tensor) -> int:
-    if call.name in JOINS:
-        axis = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0)
-        return int(axis)
-    return 1 if call.name in CHANNELS else -1
-
-
-def _entrance(name: str, where: str, place: int | None, entries: list[tuple[CallKey, int, Tensor]]) -> Entrance:
+def _entrance(spot: Spot, entries: list[tuple[CallKey, int, Tensor]]) -> Entrance:
+    name, where, argument, place = spot
     axis, width = entries[0][1], entries[0][2].shape[entries[0][1]]
     rows = torch.cat([features_last(t, a) for _, a, t in entries if t.shape[a] == width]).double()
     finite = rows.isfinite()
@@ -142,6 +181,7 @@ def _entrance(name: str, where: str, place: int | None, entries: list[tuple[Call
     known = torch.where(finite, rows, 0.0)
     return Entrance(
         keys=tuple(dict.fromkeys(key for key, _, _ in entries)),
+        argument=argument,
         place=place,
         layer=name,
         where=where,

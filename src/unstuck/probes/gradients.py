@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.anatomy import LAYERS
-from unstuck.problem import Batch, OptimizerRecipe, Problem, sandbox
+from unstuck.problem import Batch, OptimizerRecipe, Problem, reseed, sandbox
 from unstuck.tape import tensors_in
 from unstuck.trace import Seen, trace
 from unstuck.training import clip
@@ -282,6 +282,7 @@ def _step(problem: Problem, model: nn.Module, recipe: OptimizerRecipe | None) ->
     if recipe is None:
         return {}
     model = copy.deepcopy(model)
+    reseed(0)  # steps are compared: each with the same dropout
     _, grads = gradient(problem, model, problem.data[0])
     optimizer = recipe.build(model)
     load_optimizer(optimizer, model, recipe)

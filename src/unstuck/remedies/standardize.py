@@ -146,11 +146,11 @@ def _filler(mean: Tensor, axis: int) -> Callable[[Tensor], Tensor]:
 
 def _at_entrance(entrance: Entrance, change: Callable[[Tensor], Tensor]) -> dict[CallKey, Rewrite]:
     def entering(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        first, rest = args[0], args[1:]
-        if entrance.place is None:
-            return function(change(first), *rest, **kwargs)
-        joined = [change(t) if i == entrance.place else t for i, t in enumerate(first)]
-        return function(joined, *rest, **kwargs)
+        named: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        data, place = named[entrance.argument], entrance.place
+        whole = change(data) if place is None else [change(t) if i == place else t for i, t in enumerate(data)]
+        named[entrance.argument] = whole
+        return function(*(named[i] for i in range(len(args))), **{k: named[k] for k in kwargs})
 
     return dict.fromkeys(entrance.keys, entering)
 
