@@ -40,7 +40,7 @@ from unstuck.race.race import Race
 from unstuck.records import Cost, Report, Skipped
 from unstuck.rules import RULES
 from unstuck.rules.rule import Suspicion
-from unstuck.settle import headline, key_figures, settle, sound
+from unstuck.settle import fine, headline, key_figures, settle
 from unstuck.trace import trace
 
 Tick = Callable[[str, float], None]
@@ -170,7 +170,7 @@ def suspect(evidence: Evidence) -> tuple[list[Suspicion], list[Skipped]]:
 
 def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick) -> Race | None:
     # In a sound training a matter of degree can be no more than a note: only faults are worth a race.
-    entered = [s for s in suspicions if s.fault or not sound(evidence)][:RACED]
+    entered = [s for s in suspicions if s.fault or not fine(evidence, s)][:RACED]
     named = [(f"{s.cause}:{r.id}", r) for s in entered for r in s.remedies[:2]]
     if not named or evidence.problem is None or evidence.problem.optimizer is None or budget_s < 1:
         return None

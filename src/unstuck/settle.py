@@ -29,6 +29,11 @@ UP_TO = 0.93
 """The same against a reference: on the data it trained on a sound network comes up to what a linear model or a small
 well-made network reaches on fresh data (see above); a saturated one that stopped at 0.906 of it was sick."""
 
+OUTGROWN = 2.0
+"""A reference that the training passed by this factor does not say what could be reached: what a rule is sure of may
+still be proved by the race. Beside healthy trainings the share is at most 1.6 (see above); a factorization that plain
+descent left at R² 0.51, where Adam reaches more, had 3.3 times its reference, which sees ids as numbers."""
+
 UNSCALED, REMOVED = "negative loss", 0.75
 """Where neither accuracy nor R² is known (a contrastive loss, say), a training that removed this share of its initial
 loss counts as sound: the gallery's healthy one removed 0.78."""
@@ -67,10 +72,23 @@ def sound(evidence: Evidence) -> bool:
         return False
     if level.metric == UNSCALED:
         return 0 < level.train.loss <= (1 - REMOVED) * level.initial.loss
-    # In evaluation mode: what a user is left with (batch statistics that only hold in training mode are no success).
-    learnt = (level.train.value - level.chance) / max(1 - level.chance, 1e-9)
     reached = share_of_reference(evidence)
-    return learnt >= SOUND or (reached is not None and reached >= UP_TO)
+    return _above_chance(evidence) >= SOUND or (reached is not None and reached >= UP_TO)
+
+
+def fine(evidence: Evidence, suspicion: Suspicion) -> bool:
+    """True if the training is too sound for this suspicion, a matter of degree, to be more than a note."""
+    if not sound(evidence):
+        return False
+    return (
+        suspicion.strength < SURE or _above_chance(evidence) >= SOUND or (share_of_reference(evidence) or 0) < OUTGROWN
+    )
+
+
+def _above_chance(evidence: Evidence) -> float:
+    # In evaluation mode: what a user is left with (batch statistics that only hold in training mode are no success).
+    level = evidence.level
+    return (level.train.value - level.chance) / max(1 - level.chance, 1e-9) if level else float("nan")
 
 
 def share_of_reference(evidence: Evidence) -> float | None:
@@ -126,16 +144,16 @@ def effect(verdict: Verdict) -> float:
 
 
 def _severity(evidence: Evidence, suspicion: Suspicion, verdict: Verdict, cure: bool) -> Severity | None:
-    fine = sound(evidence)
+    well = sound(evidence)
     if suspicion.fault:
         # A race much shorter than the training cannot say that the fault does no harm.
         told = verdict.steps >= evidence.loop.steps / 2
-        return "warning" if fine and told and verdict.outcome in {"no-effect", "worse"} else "problem"
+        return "warning" if well and told and verdict.outcome in {"no-effect", "worse"} else "problem"
     if verdict.outcome in {"cured", "helped"}:
-        return "note" if fine else "problem"
-    if verdict.outcome == "not-tried" and not fine:
+        return "note" if fine(evidence, suspicion) else "problem"
+    if verdict.outcome == "not-tried" and not well:
         return "problem" if suspicion.strength >= (SURE if cure else LIKELY) else "warning"
-    if verdict.outcome == "undecided" and not fine:
+    if verdict.outcome == "undecided" and not well:
         return "warning"
     return None
 

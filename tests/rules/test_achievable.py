@@ -15,7 +15,8 @@ from unstuck.rules import (
     underfitting_capacity,
     uninformative_inputs,
 )
-from unstuck.settle import headline, key_figures, share_of_reference, sound
+from unstuck.rules.rule import Suspicion
+from unstuck.settle import fine, headline, key_figures, share_of_reference, sound
 
 CHEAP = {"history", "level", "anatomy", "generalization", "redraw", "references", "one_batch", "labels"}
 MINE = (labels_wrong, uninformative_inputs, underfitting_capacity, over_regularized, overfitting)
@@ -180,6 +181,18 @@ def test_sound_means_close_to_the_reference_or_to_perfect(gathered):
     assert sound(replace(evidence, references=references(own, kind="tokens")))  # of texts the trigram table is the mark
     assert share_of_reference(replace(evidence, references=references(0.26))) is None  # no better than a constant
     assert not sound(replace(evidence, level=None))
+
+
+def test_a_reference_left_far_behind_does_not_keep_a_sure_suspicion_from_the_race(gathered):
+    evidence = gathered(trained(written(mlp(), *clouds(320)), 2))
+    own = evidence.level.train.value
+    sure, likely = (Suspicion("optimizer-unsuited", strength, "model", "") for strength in (0.95, 0.8))
+    near, outgrown = (replace(evidence, references=references(own / by, chance=0.0)) for by in (1.02, 3.0))
+    assert sound(near) and sound(outgrown)
+    assert fine(near, sure) and fine(outgrown, likely) and not fine(outgrown, sure)
+    perfect = replace(evidence.level, train=replace(evidence.level.train, value=0.99))
+    assert fine(replace(outgrown, level=perfect), sure)
+    assert not fine(replace(evidence, references=None), likely)
 
 
 def test_a_training_that_holds_only_in_training_mode_is_not_sound(gathered):
