@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.gradients import gradient, load_optimizer, measure
-from unstuck.problem import Problem, recipe_of, state_of
+from unstuck.problem import Loop, Problem, recipe_of, state_of
 
 
 def batches(count=4, features=6, classes=3):
@@ -69,6 +70,19 @@ def test_dropout_does_not_look_like_decay():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     rms = torch.cat([p.detach().flatten() for p in model.parameters()]).square().mean().sqrt()
     assert measure(problem(model, optimizer)).decay == pytest.approx(0.01 * float(rms), rel=0.5)
+
+
+def test_what_clipping_leaves_is_what_torchs_own_clipping_leaves():
+    model = mlp()
+    for kind, bound in (("norm", 0.05), ("norm", 100.0), ("value", 0.01), ("value", 10.0)):
+        case = replace(problem(model, data=batches(1)), loop=Loop(clip=(kind, bound)))
+        _, found = gradient(case, case.twin(), case.data[0])
+        for name, parameter in model.named_parameters():
+            parameter.grad = found[name].clone()
+        before = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        getattr(nn.utils, f"clip_grad_{kind}_")(model.parameters(), bound)
+        after = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        assert measure(case).first.left == pytest.approx(float(after / before), rel=1e-4)
 
 
 def test_decay_share_is_decay_times_weights_over_gradient():

@@ -73,12 +73,14 @@ class Signal:
 @dataclass(frozen=True)
 class Point:
     """One state of the training. `through_time`: norm of the gradient of the recurrent input at each time; `norms`:
-    of the whole gradient, batch by batch; `cosine`: mean over pairs of consecutive batches; `loss`: mean."""
+    of the whole gradient, batch by batch; `left`: share of it that the loop's clipping leaves (median of the batches);
+    `cosine`: mean over pairs of consecutive batches; `loss`: mean."""
 
     layers: tuple[Layer, ...]
     signals: tuple[Signal, ...]
     through_time: tuple[float, ...]
     norms: tuple[float, ...]
+    left: float
     cosine: float
     loss: float
 
@@ -156,9 +158,18 @@ def _point(problem: Problem, model: nn.Module, recipe: OptimizerRecipe | None) -
         signals=_signals(problem, model, problem.data[0]),
         through_time=_through_time(problem, model, problem.data[0]),
         norms=tuple(float(f.norm()) for f in flat),
+        left=_median([_left(f, problem.loop.clip) for f in flat]),
         cosine=sum(pairs) / len(pairs) if pairs else float("nan"),
         loss=sum(losses) / len(losses),
     )
+
+
+def _left(gradient: Tensor, clip: tuple[str, float] | None) -> float:
+    if clip is None or not bool(gradient.any()):
+        return 1.0
+    kind, bound = clip
+    norm = float(gradient.norm())
+    return min(1.0, bound / norm) if kind == "norm" else float(gradient.clamp(-bound, bound).norm()) / norm
 
 
 def gradient(problem: Problem, model: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:

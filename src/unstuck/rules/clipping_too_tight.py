@@ -20,25 +20,34 @@ SCALE_FREE = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad",
 def judge(evidence: Evidence) -> Suspicion | None:
     """Clipping was active on almost every step and shrank the gradient tenfold or more."""
     loop, problem = evidence.loop, evidence.problem
-    if loop.clip is None or loop.clip_before_unscale or loop.clip_active < ALWAYS or loop.clip_factor > TIGHT:
+    active, factor = _cut(evidence)
+    if loop.clip is None or loop.clip_before_unscale or active < ALWAYS or factor > TIGHT:
         return None
     kind, bound = loop.clip
-    usual = bound / max(loop.clip_factor, 1e-30)
+    usual = bound / max(factor, 1e-30)
     free = problem is not None and problem.optimizer is not None and problem.optimizer.cls.__name__ in SCALE_FREE
     looser = 10 ** math.ceil(math.log10(usual)) if math.isfinite(usual) and usual > 0 else 1.0
     return Suspicion(
         cause="clipping-too-tight",
         strength=0.4 if free else 0.95,
         where=f"clip_grad_{kind}_(…, {bound:g})",
-        summary=f"Clipping at {bound:g} cuts the gradient at {loop.clip_active:.0%} of the steps, to "
-        f"{loop.clip_factor:.2g} of itself.",
+        summary=f"Clipping at {bound:g} cuts the gradient at {active:.0%} of the steps, to {factor:.2g} of itself.",
         evidence=(
-            Figure("share of steps that were clipped", loop.clip_active, samples=loop.steps),
-            Figure("median of bound / gradient norm", loop.clip_factor, samples=loop.steps),
-            Figure("usual gradient norm", usual),
+            Figure("share of steps that were clipped", active, samples=loop.steps),
+            Figure("gradient norm after clipping / before", factor, samples=loop.steps),
         ),
         remedies=(loosen_clipping(problem, max(looser, 1.0)),) if problem is not None else (),
     )
+
+
+def _cut(evidence: Evidence) -> tuple[float, float]:
+    """Share of steps that were clipped, and what was left of the gradient's norm. Clipping by value does not say; then
+    the gradients at the start and at the end do, whichever keeps more."""
+    loop, gradients = evidence.loop, evidence.gradients
+    if loop.clip is None or loop.clip[0] == "norm" or gradients is None:
+        return loop.clip_active, loop.clip_factor
+    left = max(gradients.first.left, gradients.last.left)
+    return float(left < 1), left
 
 
 RULE = Rule(
