@@ -272,7 +272,7 @@ def test_what_a_data_set_does_to_make_a_batch_is_not_recorded():
     with Watch(share=10.0) as watch:
         for x, y in DataLoader(pairs, batch_size=8, shuffle=True, collate_fn=collate):
             optimizer.zero_grad()
-            recorded += watch._recorder.calls if watch._recorder else []
+            recorded += watch._recording.calls
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
     assert watch.seen.sampled > 3

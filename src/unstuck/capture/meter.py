@@ -19,6 +19,9 @@ PER_STEP_S = 2e-6
 """What a step costs that is only counted: the wrap of backward, the loss's value, the optimizer's hook (measured on
 a training of 170 microseconds a step: 1.9)."""
 
+PER_CALL_S = 2e-6
+"""What keeping one torch call costs."""
+
 USED = 0.15
 """Of the share, what recording takes: the rest is for what no clock here sees, and for the start-up allowance."""
 

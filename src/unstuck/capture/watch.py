@@ -10,8 +10,6 @@ Nothing here draws random numbers, changes a tensor, or leaves a hook behind on 
 
 from __future__ import annotations
 
-import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,16 +21,15 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
-from unstuck.capture.hidden import hidden, parameters_of
-from unstuck.capture.meter import Meter
+from unstuck.capture.meter import PER_CALL_S, Meter
 from unstuck.capture.patches import install
 from unstuck.capture.pulse import STRETCH, Pulse
-from unstuck.capture.seen import VALIDATION_CALLS, Form, Origin, Seen
-from unstuck.errors import NotReplayable, StopTraining
-from unstuck.tape import Call, Linked, Recorder, cut, descends, link, site, tensors_in
+from unstuck.capture.recording import Recording
+from unstuck.capture.sample import Moment, keep
+from unstuck.capture.seen import Seen
+from unstuck.errors import StopTraining
+from unstuck.tape import Call, site
 
-RECORD_LIMIT = 4000
-FORMS = 6
 FIRST_TRIES = 20
 UNMEASURED = 3
 """So many steps are recorded before one that is not has shown how long a step takes."""
@@ -48,9 +45,7 @@ class Watch:
         self.stop_on_nonfinite = stop_on_nonfinite
         self.why_stopped = ""
         self._stack: ExitStack | None = None
-        self._recorder: Recorder | None = None
-        self._opaque = False
-        self._global: Any = None
+        self._recording = Recording(self.seen, self.meter)
         self._on_step: tuple[Any, ...] = ()
         self._resting: torch.optim.Optimizer | None = None
         self._pulse = Pulse(self.seen.losses)
@@ -64,10 +59,7 @@ class Watch:
         self._samplers: dict[int, DataLoader[Any]] = {}
         self._scaled: tuple[Any, Any, float] | None = None
         self._was_unscaled = False
-        self._validating = False
         self._cost_s = 0.002
-        self._rng: Tensor | None = None
-        self._autocast: tuple[str, torch.dtype] | None = None
 
     def __enter__(self) -> Watch:
         self._open()
@@ -80,10 +72,10 @@ class Watch:
     def _open(self) -> None:
         self._stack = install(self, self._pulse)
         self._loud()
-        self._arm()
+        self._recording.arm()
 
     def _close(self) -> None:
-        self._stop_recording()
+        self._recording.stop()
         self._loud()
         self._hush()
         assert self._stack is not None
@@ -121,7 +113,7 @@ class Watch:
     def _look_at_loss(self, loss: Tensor) -> None:
         """Keep the loss; if this step is recorded, cut its tape."""
         seen = self.seen
-        calls, rng = self._stop_recording(), self._rng
+        calls = self._recording.stop()
         if seen.clearing.following:
             with self.meter.timed():
                 seen.clearing.before_backward(loss)
@@ -136,14 +128,14 @@ class Watch:
             seen.train_loaders.add(id(self._last[0]))
         if calls is not None or (not seen.forms and seen.backwards <= FIRST_TRIES):
             with self.meter.timed():
-                self._sample(original, value, calls or [], rng, scale)
+                self._sample(original, value, calls or [], scale)
         if not original.requires_grad and not seen.detached:
             seen.detached = "the loss does not require a gradient"
             seen.loss_site = seen.loss_site or site(3)
         if not isfinite(value):
             self._stop("the loss is not finite", self.stop_on_nonfinite)
         if not self._total and seen.backwards < FIRST_TRIES:
-            self._arm()
+            self._recording.arm()
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Before an optimizer's first step: keep the initial value of what it holds."""
@@ -188,8 +180,8 @@ class Watch:
         self._unusual = self._sample_this or following
         self._resting = None
         if self._sample_this:
-            self._arm()
-            self._start_recording()
+            self._recording.arm()
+            self._recording.start()
         elif not following and "lr" in optimizer.param_groups[0] and self._has_seen_enough() and self._room() > 0:
             self._resting = optimizer
 
@@ -197,7 +189,7 @@ class Watch:
         """True if the steps to come can be told from their backwards alone: one optimizer, always so many backwards a
         step, and a loss on the CPU (its value is at hand)."""
         seen = self.seen
-        regular = len(seen.optimizers) == 1 == len(seen.per_step) and not self._waits and self._recorder is None
+        regular = len(seen.optimizers) == 1 == len(seen.per_step) and not self._waits and not self._recording.active
         return regular and bool(seen.forms or seen.backwards > FIRST_TRIES)
 
     def _room(self) -> int:
@@ -209,7 +201,7 @@ class Watch:
 
     def _hush(self) -> None:
         """Take the optimizer's hooks off, and the one on modules."""
-        self._disarm()
+        self._recording.disarm()
         for hook in self._on_step:
             hook.remove()
         self._on_step = ()
@@ -246,7 +238,7 @@ class Watch:
         """Let the loader draw, unrecorded; remember the batch (a reference, until the next one)."""
         if self._pulse.of is not None:
             return draw(loader_iterator)
-        with self._unrecorded():
+        with self._recording.paused():
             batch = draw(loader_iterator)
         # Several iterators may be open (a validation in the midst of an epoch): each shares its loader's sampler.
         self._last = (self._samplers.get(id(getattr(loader_iterator, "_index_sampler", loader_iterator))), batch)
@@ -272,172 +264,24 @@ class Watch:
 
     def entered_eval(self, module: nn.Module) -> None:
         """A validation may follow: record it while the budget allows and little of it is known."""
-        wanted = self.seen.steps and self.seen.wants_validation and not self._validating
+        wanted = self.seen.steps and self.seen.wants_validation and not self._recording.validating
         if wanted and self.meter.may_sample(0.01):
-            self._validating = True
+            self._recording.validating = True
             self._loud()
-            self._arm()
-            self._start_recording()
+            self._recording.arm()
+            self._recording.start()
 
-    # --- recording -------------------------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        if self._global is None:
-            self._global = torch.nn.modules.module.register_module_forward_pre_hook(self._before_module)
-
-    def _disarm(self) -> None:
-        if self._global is not None:
-            self._global.remove()
-            self._global = None
-
-    def _start_recording(self) -> None:
-        if self._recorder is None:
-            self._rng = None
-            self._recorder = Recorder(RECORD_LIMIT)
-            self._recorder.__enter__()
-
-    def _stop_recording(self) -> list[Call] | None:
-        recorder, self._recorder = self._recorder, None
-        if recorder is None:
-            return None
-        self._pop(recorder)
-        self._disarm()
-        if self._validating:
-            self._validating = False
-            self.seen.keep_validation(recorder.calls)
-        self.meter.spent += len(recorder.calls) * 2e-6
-        return None if recorder.overflow else recorder.calls
-
-    def _pop(self, recorder: Recorder) -> None:
-        if _mode() is recorder:
-            recorder.__exit__(None, None, None)
-        else:
-            recorder.limit = 0
-
-    @contextmanager
-    def _unrecorded(self) -> Iterator[None]:
-        """What a dataset does to make a batch is not part of the step (two calls a sample would be the most of it)."""
-        recorder, armed = self._recorder, self._global is not None
-        active = recorder is not None and _mode() is recorder
-        if recorder is not None and active:
-            recorder.__exit__(None, None, None)
-        self._disarm()
-        try:
-            yield
-        finally:
-            if recorder is not None and active:
-                recorder.__enter__()
-            if armed:
-                self._arm()
-
-    def _before_module(self, module: nn.Module, args: Any) -> None:
-        """The outermost call of a module that holds parameters becomes one opaque entry."""
-        if self._opaque or isinstance(module, torch.jit.ScriptModule) or next(module.parameters(), None) is None:
-            return
-        if self._recorder is None and not torch.is_grad_enabled():
-            return
-        start = time.perf_counter()
-        self.meter.begin()
-        if id(module) not in self.seen.roots:
-            self._new_root(module)
-        self._start_recording()
-        recorder = self._recorder
-        assert recorder is not None
-        if self._rng is None:
-            self._rng, self._autocast = torch.get_rng_state(), _autocast_now()
-        self._opaque = True
-        grad = torch.is_grad_enabled()
-        self._pop(recorder)
-        self._disarm()
-        handle: Any = None
-
-        def leave(inner: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            handle.remove()
-            self._opaque = False
-            if self._recorder is recorder:
-                recorder.calls.append(Call(module, args, dict(kwargs), output, site(2), "", grad))
-                if self._validating and len(recorder.calls) > VALIDATION_CALLS:
-                    self._stop_recording()
-                    return
-                recorder.__enter__()
-                self._arm()
-
-        handle = module.register_forward_hook(leave, with_kwargs=True, always_call=True)
-        self.meter.spent += time.perf_counter() - start
-
-    def _new_root(self, module: nn.Module) -> None:
-        self.seen.roots[id(module)] = module
-        self.seen.keep_initial([*module.parameters(), *module.buffers(), *parameters_of(hidden(module))])
-        frame: Any = sys._getframe(2)
-        while frame is not None:
-            for name, value in list(frame.f_locals.items()):
-                if value is module and name not in {"self", "module", "mod", "args", "input"}:
-                    self.seen.names.setdefault(id(module), name)
-            frame = frame.f_back
+    # --- looking closely -------------------------------------------------------------------------------------------
 
     def _unscaled(self, loss: Tensor) -> tuple[Tensor, float]:
         if self._scaled is not None and self._scaled[1] is loss:
             return self._scaled[0], self._scaled[2]
         return loss, 1.0
 
-    def _sample(self, loss: Tensor, value: float, calls: list[Call], rng: Tensor | None, scale: float) -> None:
-        seen = self.seen
-        start = time.perf_counter()
-        seen.sampled += 1
-        modules = [call.function for call in calls if isinstance(call.function, nn.Module)]
-        roots = tuple({id(m): m for m in modules}.values())
-        seen.note_modes(roots)
-        owner = {id(m): str(id(m)) for m in roots}
-        try:
-            loss = self._attached(calls, loss, value, owner)
-            tape, numbers, linked = cut(calls, loss, owner, self.seen.parameter_names())
-        except NotReplayable as error:
-            self._not_replayable(error, calls, loss)
-            return
-        leaves = tuple(linked.tensors[n] for n in numbers)
-        seen.loss_site = seen.loss_site or (tape.steps[-1].site if tape.steps else "")
-        form = next((i for i, known in enumerate(seen.forms) if known.tape.same_form(tape)), len(seen.forms))
-        if form == len(seen.forms) and form < FORMS:
-            rng = rng if rng is not None else torch.get_rng_state()
-            leaves = tuple(t.detach().clone() for t in leaves)
-            seen.forms.append(
-                Form(tape, roots, leaves, value, rng, self._total, dict(seen.training), self._autocast, scale)
-            )
-        if form < FORMS:
-            known = seen.forms[form]
-            if self._total and (known.origin is None or known.origin.early):
-                known.origin = Origin(linked, numbers, *self._last)
-            elif known.origin is None and self._last[1] is not None:
-                known.origin = _first_origin(linked, numbers, *self._last)
-            seen.offer(self._total, form, leaves)
-        self._cost_s = 0.5 * self._cost_s + 0.5 * (time.perf_counter() - start + len(calls) * 2e-6)
-
-    def _attached(self, calls: list[Call], loss: Tensor, value: float, owner: dict[int, str]) -> Tensor:
-        """The loss; where it was made anew from a value, the tensor that this value was read from."""
-        if loss.grad_fn is not None or not any(id(call.function) in owner for call in calls):
-            return loss
-        linked = link(calls)
-        alive = descends(linked, self.seen.parameter_names())
-        if linked.number(loss) in alive:
-            return loss
-        for number in sorted(alive, reverse=True):
-            tensor = linked.tensors[number]
-            scalar = tensor is not loss and tensor.numel() == 1 and tensor.is_floating_point()
-            if scalar and math.isclose(float(tensor.detach()), value, rel_tol=1e-6):
-                self.seen.detached = "the loss was made anew from values, it has no path to the model"
-                self.seen.loss_site = self.seen.loss_site or site(5)
-                return tensor
-        return loss
-
-    def _not_replayable(self, error: NotReplayable, calls: list[Call], loss: Tensor) -> None:
-        if str(error) not in self.seen.trouble:
-            self.seen.trouble.append(str(error))
-        if "descend" in str(error) or "recorded" in str(error):
-            number = link(calls).number(loss) if calls and loss.grad_fn is None else None
-            if number is not None and calls and any(isinstance(c.function, nn.Module) for c in calls):
-                why = "the loss was made anew from values, it has no path to the model"
-                self.seen.detached = self.seen.detached or why
-                self.seen.loss_site = self.seen.loss_site or site(5)
+    def _sample(self, loss: Tensor, value: float, calls: list[Call], scale: float) -> None:
+        start, recording = time.perf_counter(), self._recording
+        keep(self.seen, Moment(self._total, value, recording.rng, recording.autocast, scale, self._last), loss, calls)
+        self._cost_s = 0.5 * self._cost_s + 0.5 * (time.perf_counter() - start + len(calls) * PER_CALL_S)
 
     def _look_at(self, optimizer: torch.optim.Optimizer) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -453,22 +297,3 @@ class Watch:
         if stop and not self.why_stopped:
             self.why_stopped = why
             raise StopTraining(why)
-
-
-def _mode() -> Any:
-    return torch.overrides._get_current_function_mode()  # type: ignore[attr-defined]
-
-
-def _autocast_now() -> tuple[str, torch.dtype] | None:
-    for device in ("cuda", "cpu"):
-        if torch.is_autocast_enabled(device):
-            return device, torch.get_autocast_dtype(device)
-    return None
-
-
-def _first_origin(linked: Linked, numbers: tuple[int, ...], loader: Any, batch: Any) -> Origin | None:
-    """The origin of the very first step, whose beginning was not recorded: known only where every leaf is a tensor of
-    the loader's batch as it was drawn. For runs that end there (a NaN), until a later step shows the preparation."""
-    drawn = {id(t) for t in tensors_in(batch)}
-    whole = all(id(linked.tensors[n]) in drawn for n in numbers)
-    return Origin(linked, numbers, loader, batch, early=True) if whole else None
