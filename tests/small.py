@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from unstuck.criterion import find
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 from unstuck.trace import trace
 from unstuck.training import Training
 

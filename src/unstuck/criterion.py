@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unstuck.problem import Batch, Criterion, Problem, operands
+from unstuck.problem import Batch, Criterion, Problem
+from unstuck.rewriting import operands
 from unstuck.trace import Seen, Trace
 
 KINDS = {

@@ -34,12 +34,14 @@ from unstuck.probes import (
     redraw,
     references,
 )
-from unstuck.problem import Loop, OptimizerRecipe, Problem, sandbox
+from unstuck.problem import Loop, Problem
 from unstuck.race import race
 from unstuck.race.race import Race
+from unstuck.recipe import OptimizerRecipe
 from unstuck.records import Cost, Report, Skipped
 from unstuck.rules import RULES
 from unstuck.rules.rule import Suspicion
+from unstuck.sandbox import sandbox
 from unstuck.settle import fine, headline, key_figures, settle
 from unstuck.trace import trace
 

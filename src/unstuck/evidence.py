@@ -21,7 +21,8 @@ from unstuck.probes.rates import Rates
 from unstuck.probes.reach import Reach
 from unstuck.probes.redraw import Redraw
 from unstuck.probes.references import References
-from unstuck.problem import Loop, OptimizerRecipe, Problem
+from unstuck.problem import Loop, Problem
+from unstuck.recipe import OptimizerRecipe
 
 
 @dataclass(frozen=True)

@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from unstuck.errors import BadArgument
+from unstuck.recipe import recipe_of
+from unstuck.rewriting import CallKey, Rewrite, Rewriting
 from unstuck.rows import Rows
-from unstuck.tape import Tape, name_of, tensors_in
+from unstuck.sandbox import sandbox
+from unstuck.tape import Tape, tensors_in
 
 Batch = tuple[Any, ...]
 State = Mapping[str, Tensor]
-CallKey = tuple[str, int]
-"""A torch call of the loss: its function's name and its ordinal among the calls of that name."""
-Rewrite = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-"""What to do instead of a call: receives the function, its arguments and keyword arguments."""
 
 
 @dataclass(frozen=True)
@@ -48,45 +44,6 @@ class Criterion:
     handwritten: bool = False
     flipped: bool = False
     balanced: bool = False
-
-
-@dataclass(frozen=True)
-class OptimizerRecipe:
-    """How to make the user's optimizer again: class, groups (hyperparameters and parameter names), state by name."""
-
-    cls: type[torch.optim.Optimizer]
-    groups: tuple[tuple[Mapping[str, Any], tuple[str, ...]], ...]
-    state: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    site: str = ""
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the first group."""
-        return float(self.groups[0][0].get("lr", 0.0))
-
-    def with_options(self, **options: Any) -> OptimizerRecipe:
-        """The same recipe with hyperparameters of every group replaced."""
-        return replace(self, groups=tuple(({**hyper, **options}, names) for hyper, names in self.groups))
-
-    def scaled(self, factor: float) -> OptimizerRecipe:
-        """The same recipe with every group's learning rate times `factor`."""
-        groups = tuple(({**hyper, "lr": float(hyper["lr"]) * factor}, names) for hyper, names in self.groups)
-        return replace(self, groups=groups)
-
-    def using(self, cls: type[torch.optim.Optimizer], **options: Any) -> OptimizerRecipe:
-        """Another optimizer over the same parameters, its options from its defaults and `options`."""
-        return OptimizerRecipe(cls, tuple((options, names) for _, names in self.groups), {}, self.site)
-
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """A fresh optimizer over `model`'s parameters of these names (names the model lacks are left out)."""
-        own = dict(model.named_parameters())
-        groups = [
-            {"params": [own[n] for n in names if n in own], **_accepted(self.cls, hyper)}
-            for hyper, names in self.groups
-        ]
-        groups = [group for group in groups if group["params"]] or [{"params": [nn.Parameter(torch.zeros(1))]}]
-        required = {k: v for k, v in groups[0].items() if k != "params" and k in _required(self.cls)}
-        return self.cls(groups, **required)
 
 
 @dataclass(frozen=True)
@@ -272,66 +229,6 @@ def _written_down(problem: Problem, limit: int = 64) -> dict[str, Any]:
     }
 
 
-class Rewriting(TorchFunctionMode):
-    """Replaces calls by key, and keeps the first two arguments of the call `watch` (`seen`)."""
-
-    def __init__(self, rewrites: Mapping[CallKey, Rewrite], watch: CallKey | None = None) -> None:
-        super().__init__()
-        self.rewrites, self.watch = rewrites, watch
-        self.seen: tuple[Any, Any] | None = None
-        self._count: dict[str, int] = {}
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run the call, or what stands in its place."""
-        kwargs = kwargs or {}
-        name = name_of(func)
-        key = (name, self._count.get(name, 0))
-        self._count[name] = key[1] + 1
-        if key == self.watch:
-            # A rewrite that changes the scale of what is compared says itself what a score should see.
-            shown = getattr(self.rewrites.get(key), "operands", None)
-            self.seen = shown(args, kwargs) if shown is not None else operands(args, kwargs, name)
-        if key in self.rewrites:
-            return self.rewrites[key](func, args, kwargs)
-        return func(*args, **kwargs)
-
-
-def operands(args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str = "") -> tuple[Any, Any]:
-    """What a criterion compares: its first two arguments, by position or by name; of an indexing, base and index."""
-    if name == "gather":
-        return args[0], (args[2] if len(args) > 2 else kwargs.get("index"))
-    if name == "__getitem__":
-        index = args[1]
-        return args[0], index[-1] if isinstance(index, tuple) else index
-    first = args[0] if args else kwargs.get("input")
-    second = args[1] if len(args) > 1 else kwargs.get("target", kwargs.get("other"))
-    return first, second
-
-
-@contextlib.contextmanager
-def sandbox(seed: int | None = None) -> Iterator[None]:
-    """Run without a trace: RNG states (Python, NumPy, torch, every device) and grad mode are as before afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        try:
-            if seed is not None:
-                reseed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
-def reseed(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """A copy of all parameters and buffers (those that are not persistent too), by name."""
     named = [*model.named_parameters(remove_duplicate=True), *model.named_buffers(remove_duplicate=True)]
@@ -347,27 +244,6 @@ def load_state(model: nn.Module, state: State) -> None:
                 own[name].copy_(tensor)
 
 
-def recipe_of(optimizer: torch.optim.Optimizer, names: Mapping[int, str], site: str = "") -> OptimizerRecipe:
-    """The recipe of a live optimizer, with the rates a scheduler began from; unknown parameters are left out."""
-    groups = tuple(
-        (
-            {k: v for k, v in group.items() if k != "params"} | _begun(group),
-            tuple(names[id(p)] for p in group["params"] if id(p) in names),
-        )
-        for group in optimizer.param_groups
-    )
-    state = {
-        names[id(p)]: {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in entry.items()}
-        for p, entry in optimizer.state.items()
-        if id(p) in names
-    }
-    return OptimizerRecipe(type(optimizer), groups, state, site)
-
-
-def _begun(group: Mapping[str, Any]) -> dict[str, float]:
-    return {"lr": float(group["initial_lr"])} if "initial_lr" in group and "lr" in group else {}
-
-
 def spaced(batches: Sequence[Batch], most: int) -> tuple[Batch, ...]:
     """At most so many batches, evenly spaced: ordered data begins with one class alone."""
     step = max(1, -(-len(batches) // most))
@@ -378,17 +254,6 @@ def batch_size(batch: Batch) -> int:
     """Number of samples of a batch: the commonest first dimension of its tensors."""
     sizes = [t.shape[0] for t in tensors_in(batch) if t.dim() > 0]
     return max(set(sizes), key=sizes.count) if sizes else 0
-
-
-def _accepted(cls: type, hyper: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in hyper.items() if k not in {"initial_lr", "params", "param_names"}}
-
-
-def _required(cls: type) -> set[str]:
-    import inspect
-
-    parameters = list(inspect.signature(cls).parameters.values())[1:]
-    return {p.name for p in parameters if p.default is inspect.Parameter.empty}
 
 
 def _autocast(setting: tuple[str, torch.dtype] | None) -> Any:

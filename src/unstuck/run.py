@@ -17,8 +17,9 @@ from unstuck.capture.script import Ended, run_script
 from unstuck.capture.watch import Watch
 from unstuck.diagnose import diagnose
 from unstuck.errors import BadArgument, StopTraining, TargetNotFound
-from unstuck.problem import Problem, sandbox
+from unstuck.problem import Problem
 from unstuck.records import Report, Skipped
+from unstuck.sandbox import sandbox
 
 INTERRUPTED = 130
 

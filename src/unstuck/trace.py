@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unstuck.problem import Batch, CallKey, Problem
+from unstuck.problem import Batch, Problem
+from unstuck.rewriting import CallKey
 from unstuck.tape import Call, Linked, Recorder, link, name_of, tensors_in
 
 

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from unstuck.criterion import Score, score
-from unstuck.problem import Batch, Loop, Problem, sandbox
+from unstuck.problem import Batch, Loop, Problem
+from unstuck.sandbox import sandbox
 
 EXCHANGE_TOLERANCE = 0.5
 """Mixing may move the initial loss by this share of itself: fresh random starts differ by so much, while a pretrained

@@ -1,6 +1,7 @@
 """The course of training and validation, on a network that learns few samples by heart."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from tests.small import clouds, mlp, trained, written
 
 from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.probes.generalization import Generalization, Point, measure, same_targets
-from unstuck.problem import replace
 
 
 def case(rows, steps, seed=1):

@@ -1,5 +1,7 @@
 """Fresh and followed statistics, the noise of batch means, and what recalibration gives back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,7 @@ from torch import nn
 
 from unstuck.diagnose import find, trace
 from unstuck.probes.normalization import measure
-from unstuck.problem import Problem, replace, state_of
+from unstuck.problem import Problem, state_of
 
 X = 20 + 2 * torch.randn(512, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > X[:, 1]).long()

@@ -1,6 +1,7 @@
 """The first call that is not finite, forwards and backwards, at hand or after training; half precision by counting."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unstuck.probes.numbers import blame, in_float32, measure
-from unstuck.problem import Loop, Problem, replace
+from unstuck.problem import Loop, Problem
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = X[:, :1].clone()

@@ -1,5 +1,7 @@
 """One batch by heart: possible for a sound network whatever the labels, not for one without a gradient."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.small import clouds, mlp, written
@@ -7,7 +9,6 @@ from torch import nn
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.one_batch import measure
-from unstuck.problem import replace
 
 
 def test_any_labels_can_be_learnt_by_heart():

@@ -1,5 +1,7 @@
 """η² by brute force; sorted data shows, mixed data does not, labels and tokens and values alike."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from unstuck.diagnose import find, trace
 from unstuck.errors import UnstuckError
 from unstuck.probes.order import between, measure
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 
 X = torch.randn(320, 4, generator=torch.Generator().manual_seed(0))
 

@@ -1,6 +1,7 @@
 """The range of rates on a quadratic, whose stable rates are known; Adam beside it; what is left out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.rates import FACTORS, measure
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 
 
 class Bowl(nn.Module):

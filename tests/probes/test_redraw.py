@@ -1,12 +1,13 @@
 """Samples drawn again: noise and contradictions of known size."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.small import clouds, mlp, written
 
 from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.probes.redraw import calm, measure
-from unstuck.problem import replace
 
 
 def drawn(noise=0.0, relabelled=0.0, draws=9, rows=640):

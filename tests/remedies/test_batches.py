@@ -1,11 +1,13 @@
 """Batches made anew: the same samples, mixed, of the size asked for, and none of the held-out ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from unstuck.errors import BadArgument
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 from unstuck.remedies.batches import larger_batch, rebatched, shuffle
 from unstuck.rows import Rows
 

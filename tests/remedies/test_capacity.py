@@ -1,12 +1,13 @@
 """Remedies for capacity, regularization, labels and overfitting: each changes one thing, and does what it says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.small import clouds, mlp, written
 from torch import nn
 
 from unstuck.errors import UnstuckError
-from unstuck.problem import replace
 from unstuck.remedies.clean_labels import keep_believed, settle_labels
 from unstuck.remedies.early_stopping import stop_early
 from unstuck.remedies.look import look

@@ -1,12 +1,15 @@
 """Each change to the loop, on a problem that has the fault: the control does not learn, the remedied copy does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from unstuck.errors import BadArgument
-from unstuck.problem import OptimizerRecipe, Problem, replace
+from unstuck.problem import Problem
+from unstuck.recipe import OptimizerRecipe
 from unstuck.remedies import loop
 from unstuck.training import Training
 

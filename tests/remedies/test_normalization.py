@@ -1,10 +1,12 @@
 """Normalization changed: one thing each, on a copy, and the model still runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 from unstuck.remedies.normalization import default_momentum, group_norm, unfreeze_batchnorm
 
 X = torch.randn(32, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -1,13 +1,14 @@
 """Every guard keeps its call finite, forwards and backwards, and leaves ordinary arguments about as they were."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from unstuck.probes.numbers import Origin, blame
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 from unstuck.remedies.numbers import GUARDS, guard, scale_loss, use_float32
 from unstuck.training import Training
 

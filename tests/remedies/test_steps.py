@@ -1,10 +1,12 @@
 """Remedies of the step: what each changes in the loop or the recipe, and what a training under it does."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from unstuck.problem import Loop, Problem, replace
+from unstuck.problem import Loop, Problem
 from unstuck.remedies.clipping import add_clipping, loosen_clipping, unscale_first
 from unstuck.remedies.options import drop_weight_decay, usual_epsilon, usual_momentum
 from unstuck.remedies.schedule import constant_schedule, shorter_warmup

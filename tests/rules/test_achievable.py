@@ -1,5 +1,7 @@
 """What is achievable on the data: labels, inputs, capacity, regularization, overfitting; when a training is sound."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.small import clouds, mlp, trained, written
@@ -7,7 +9,6 @@ from torch import nn
 
 from unstuck.diagnose import PROBES, gather
 from unstuck.probes.references import Reference, References
-from unstuck.problem import replace
 from unstuck.rules import (
     labels_wrong,
     over_regularized,

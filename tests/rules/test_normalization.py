@@ -1,5 +1,7 @@
 """Rules of section 7, on measured and on made-up records."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from unstuck.criterion import Score
 from unstuck.evidence import Evidence
 from unstuck.probes.normalization import Layer, Normalization
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 from unstuck.rules import batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap
 
 RULES = (batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap)

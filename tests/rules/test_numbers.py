@@ -1,6 +1,7 @@
 """Rules of section 10 and not-shuffled, on made-up records and on small trainings."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from unstuck.evidence import Evidence
 from unstuck.probes import numbers
 from unstuck.probes.numbers import Numbers, Origin
 from unstuck.probes.order import Order
-from unstuck.problem import Criterion, Problem, replace
+from unstuck.problem import Criterion, Problem
 from unstuck.rules import nonfinite_loss, not_shuffled, precision_loss
 
 

@@ -1,12 +1,14 @@
 """Causes of signal flow on small problems: the sick one is named, its healthy look-alike is not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from unstuck.criterion import find
 from unstuck.diagnose import PROBES, gather
-from unstuck.problem import Problem, replace
+from unstuck.problem import Problem
 from unstuck.rules import (
     bad_initialization_scale,
     dead_units,

@@ -1,12 +1,15 @@
 """Causes of the step on a small problem: each named by its own evidence, and silent beside it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from unstuck.criterion import find
 from unstuck.diagnose import PROBES, gather
-from unstuck.problem import Problem, recipe_of, replace
+from unstuck.problem import Problem
+from unstuck.recipe import recipe_of
 from unstuck.rules import (
     adaptive_step_exhausted,
     clipping_before_unscale,

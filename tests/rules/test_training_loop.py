@@ -1,6 +1,7 @@
 """Rules of section 8: each fires on its own fault, names the place, and is silent on the look-alikes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 
 from unstuck.evidence import Evidence
 from unstuck.probes import normalization, reach
-from unstuck.problem import Loop, OptimizerRecipe, Problem, replace
+from unstuck.problem import Loop, Problem
+from unstuck.recipe import OptimizerRecipe
 from unstuck.rules import (
     detached_graph,
     eval_mode_training,

@@ -20,18 +20,10 @@ from unstuck.capture.seen import Form, Seen
 from unstuck.capture.watch import Watch
 from unstuck.criterion import find
 from unstuck.errors import UnstuckError
-from unstuck.problem import (
-    Loop,
-    OptimizerRecipe,
-    Problem,
-    TapeProgram,
-    batch_size,
-    load_state,
-    recipe_of,
-    sandbox,
-    state_of,
-)
+from unstuck.problem import Loop, Problem, TapeProgram, batch_size, load_state, state_of
+from unstuck.recipe import OptimizerRecipe, recipe_of
 from unstuck.records import Skipped
+from unstuck.sandbox import sandbox
 from unstuck.tape import Tape
 from unstuck.trace import trace
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unstuck.problem import Problem, sandbox
+from unstuck.problem import Problem
+from unstuck.sandbox import sandbox
 from unstuck.trace import Seen, figures_of, trace
 
 RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold", "hardtanh", "clamp_min", "clamp_min_"})

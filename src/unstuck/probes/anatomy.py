@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unstuck.criterion import expects
-from unstuck.problem import Problem, operands, sandbox
+from unstuck.problem import Problem
+from unstuck.rewriting import operands
+from unstuck.sandbox import sandbox
 from unstuck.trace import Seen, Trace, trace
 
 LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "bilinear", "addmm",

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.level import class_shares, collect_targets
-from unstuck.problem import CallKey, Problem, sandbox
+from unstuck.problem import Problem
+from unstuck.rewriting import CallKey
+from unstuck.sandbox import sandbox
 from unstuck.trace import Seen, Trace, trace
 
 CHANNELS = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "batch_norm",

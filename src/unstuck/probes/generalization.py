@@ -18,8 +18,9 @@ from torch import nn
 from unstuck.criterion import score
 from unstuck.errors import NotApplicable, UnstuckError
 from unstuck.probes.level import class_shares, collect_targets
-from unstuck.problem import Batch, Problem, TapeProgram, load_state, sandbox
+from unstuck.problem import Batch, Problem, TapeProgram, load_state
 from unstuck.rows import Rows
+from unstuck.sandbox import sandbox
 from unstuck.training import Training
 
 BATCHES = 10

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.anatomy import LAYERS
-from unstuck.problem import Batch, OptimizerRecipe, Problem, reseed, sandbox
+from unstuck.problem import Batch, Problem
+from unstuck.recipe import OptimizerRecipe, load_optimizer
+from unstuck.sandbox import reseed, sandbox
 from unstuck.tape import tensors_in
 from unstuck.trace import Seen, trace
 from unstuck.training import clip
@@ -304,14 +306,6 @@ def _step(problem: Problem, model: nn.Module, recipe: OptimizerRecipe | None) ->
     clip(model, problem.loop)
     optimizer.step()
     return {n: own[n].detach() - before[n] for n in grads}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, recipe: OptimizerRecipe) -> None:
-    """Give an optimizer the recipe's state (moments, sums, step counts), parameter by parameter."""
-    own = dict(model.named_parameters())
-    for name, entry in recipe.state.items():
-        if name in own:
-            optimizer.state[own[name]] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in entry.items()}
 
 
 def _decay(problem: Problem, model: nn.Module, recipe: OptimizerRecipe | None) -> float:

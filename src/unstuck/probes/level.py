@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from unstuck.criterion import Score, score
-from unstuck.problem import Batch, Problem, sandbox, spaced
+from unstuck.problem import Batch, Problem, spaced
+from unstuck.sandbox import sandbox
 
 BATCHES = 24
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.criterion import Score, score
-from unstuck.problem import Batch, Problem, batch_size, sandbox
+from unstuck.problem import Batch, Problem, batch_size
 from unstuck.rows import Rows
+from unstuck.sandbox import sandbox
 
 Norm = nn.modules.batchnorm._BatchNorm
 SAMPLES = 512

@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unstuck.problem import Batch, CallKey, Problem, sandbox
+from unstuck.problem import Batch, Problem
+from unstuck.rewriting import CallKey
+from unstuck.sandbox import sandbox
 from unstuck.tape import tensors_in
 from unstuck.trace import Seen, Trace, trace
 from unstuck.training import Training

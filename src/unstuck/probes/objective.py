@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from unstuck.errors import UnstuckError
 from unstuck.probes.activations import RECTIFIERS, SMOOTH, SQUASHERS
 from unstuck.probes.anatomy import head
-from unstuck.problem import Problem, operands, sandbox
+from unstuck.problem import Problem
+from unstuck.rewriting import operands
+from unstuck.sandbox import sandbox
 from unstuck.trace import Seen, Trace, trace
 
 SHAPES = frozenset({"view", "reshape", "squeeze", "unsqueeze", "flatten", "permute", "transpose", "contiguous", "float",

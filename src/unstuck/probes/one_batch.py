@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from unstuck.errors import UnstuckError
-from unstuck.problem import OptimizerRecipe, Problem
+from unstuck.problem import Problem
+from unstuck.recipe import OptimizerRecipe
 from unstuck.training import Training
 
 STEPS = 120

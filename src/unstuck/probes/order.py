@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unstuck.errors import NotApplicable
-from unstuck.problem import Batch, Problem, batch_size, sandbox
+from unstuck.problem import Batch, Problem, batch_size
+from unstuck.sandbox import sandbox
 
 BATCHES = 32
 FEWEST = 6

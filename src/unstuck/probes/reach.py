@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unstuck.problem import CallKey, Problem, sandbox
+from unstuck.problem import Problem
+from unstuck.rewriting import CallKey
+from unstuck.sandbox import sandbox
 from unstuck.tape import tensors_in
 from unstuck.trace import Seen, Trace, trace
 

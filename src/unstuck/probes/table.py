@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.errors import UnstuckError
-from unstuck.problem import Batch, Problem, sandbox
+from unstuck.problem import Batch, Problem
+from unstuck.sandbox import sandbox
 from unstuck.tape import tensors_in
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -8,9 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from unstuck.problem import CallKey, Problem, Rewrite
+from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import instead, rewritten
+from unstuck.rewriting import CallKey, Rewrite
 
 
 def leaky(problem: Problem, keys: Sequence[CallKey]) -> Remedy:

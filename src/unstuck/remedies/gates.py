@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from unstuck.problem import Problem, sandbox
+from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
+from unstuck.sandbox import sandbox
 
 
 def gated(problem: Problem) -> Remedy:

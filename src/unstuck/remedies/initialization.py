@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from unstuck.probes.activations import RECTIFIERS, SMOOTH, SQUASHERS
 from unstuck.probes.anatomy import LAYERS
-from unstuck.problem import Problem, sandbox
+from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
+from unstuck.sandbox import sandbox
 from unstuck.trace import Seen, Trace, trace
 
 SOUND = (0.1, 5.0)

@@ -8,9 +8,11 @@ from dataclasses import replace
 import torch
 
 from unstuck.errors import BadArgument
-from unstuck.problem import CallKey, OptimizerRecipe, Problem
+from unstuck.problem import Problem
+from unstuck.recipe import OptimizerRecipe
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import leave_out, rewritten
+from unstuck.rewriting import CallKey
 
 
 def clear_gradients() -> Remedy:

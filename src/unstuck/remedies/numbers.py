@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from unstuck.probes.numbers import Origin, in_float32
-from unstuck.problem import Problem, Rewrite
+from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import rewritten
+from unstuck.rewriting import Rewrite
 
 SMALL = 1e-6
 HIGHEST = 80.0

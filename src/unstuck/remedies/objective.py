@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unstuck.problem import Batch, CallKey, Problem, Program, Rewrite, Rewriting, operands
+from unstuck.problem import Batch, Problem, Program
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import instead, leave_out, rewritten
+from unstuck.rewriting import CallKey, Rewrite, Rewriting, operands
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -11,9 +11,10 @@ from torch import nn
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.redraw import calm
-from unstuck.problem import CallKey, Problem, Rewrite
+from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import leave_out, rewritten
+from unstuck.rewriting import CallKey, Rewrite
 
 DROPOUTS = frozenset({"dropout", "dropout_", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d",
                       "feature_dropout", "feature_alpha_dropout"})  # fmt: skip

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from unstuck.problem import CallKey, Problem, Rewrite
+from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
+from unstuck.rewriting import CallKey, Rewrite
 
 
 def leave_out(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from unstuck.probes.data import Entrance, Targets, along
-from unstuck.problem import CallKey, Problem, Rewrite, operands
+from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import rewritten
+from unstuck.rewriting import CallKey, Rewrite, operands
 
 CONSTANT = 1e-6
 """A feature whose spread is below this share of its peak is constant: it is centred, not scaled."""

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.errors import UnstuckError
-from unstuck.problem import OptimizerRecipe, Problem, sandbox
+from unstuck.problem import Problem
+from unstuck.recipe import OptimizerRecipe
 from unstuck.remedies.remedy import Remedy
+from unstuck.sandbox import sandbox
 
 LEAST = 64
 """Fewest units of a wider fully connected or recurrent layer; a quarter of it for channels of a convolution."""

@@ -8,9 +8,10 @@ from torch import nn
 
 from unstuck.evidence import Evidence
 from unstuck.probes.level import Level
-from unstuck.problem import CallKey, Problem
+from unstuck.problem import Problem
 from unstuck.records import Figure
 from unstuck.remedies.regularization import DROPOUTS, NOISES, drop_dropout, drop_noise, turn_down_input_noise
+from unstuck.rewriting import CallKey
 from unstuck.rules.rule import Rule, Suspicion
 from unstuck.trace import Seen, Trace
 
