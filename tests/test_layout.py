@@ -19,6 +19,7 @@ ORDER = (
     "progress",
     "sandbox",
     "recipe",
+    "recorder",
     "tape",
     "rewriting",
     "rows",

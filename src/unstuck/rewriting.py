@@ -16,7 +16,7 @@ from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from unstuck.tape import name_of
+from unstuck.recorder import name_of
 
 CallKey = tuple[str, int]
 """A torch call of the loss: its function's name and its ordinal among the calls of that name."""

@@ -18,8 +18,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from unstuck.problem import Batch, Problem
+from unstuck.recorder import Call, Recorder, name_of
 from unstuck.rewriting import CallKey
-from unstuck.tape import Call, Linked, Recorder, link, name_of, tensors_in
+from unstuck.tape import Linked, link, tensors_in
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from unstuck.capture.origin import _preparation, _selections, _touches_loader
 from unstuck.capture.seen import Form, Origin, Seen
 from unstuck.problem import Batch
+from unstuck.recorder import Call, name_of
 from unstuck.rows import Rows
-from unstuck.tape import Call, Linked, Tape, cut, name_of, tensors_in
+from unstuck.tape import Linked, Tape, cut, tensors_in
 
 SAMPLES = 1024
 DRAWS = 16

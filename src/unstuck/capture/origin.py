@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from unstuck.capture.seen import Form, Origin
 from unstuck.problem import Batch, Problem, batch_size
+from unstuck.recorder import name_of
 from unstuck.rows import Rows
-from unstuck.tape import Linked, Step, name_of, tensors_in
+from unstuck.tape import Linked, Step, tensors_in
 
 DRAW_BYTES = 192 * 2**20
 DRAW_ROWS = 12_000

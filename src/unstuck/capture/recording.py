@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unstuck.capture.hidden import hidden, parameters_of
 from unstuck.capture.meter import PER_CALL_S, Meter
 from unstuck.capture.seen import VALIDATION_CALLS, Seen
-from unstuck.tape import Call, Recorder, site
+from unstuck.recorder import Call, Recorder, site
 
 RECORD_LIMIT = 4000
 

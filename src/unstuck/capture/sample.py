@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from unstuck.capture.seen import Form, Origin, Seen
 from unstuck.errors import NotReplayable
-from unstuck.tape import Call, Linked, cut, descends, link, site, tensors_in
+from unstuck.recorder import Call, site
+from unstuck.tape import Linked, cut, descends, link, tensors_in
 
 FORMS = 6
 """So many different tapes are kept."""

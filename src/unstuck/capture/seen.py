@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from unstuck.capture.clearing import Clearing
-from unstuck.tape import Call, Linked, Tape, tensors_in
+from unstuck.recorder import Call
+from unstuck.tape import Linked, Tape, tensors_in
 
 BATCH_BYTES = 256 * 2**20
 RESERVOIR = 64

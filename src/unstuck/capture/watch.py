@@ -28,7 +28,7 @@ from unstuck.capture.recording import Recording
 from unstuck.capture.sample import Moment, keep
 from unstuck.capture.seen import Seen
 from unstuck.errors import StopTraining
-from unstuck.tape import Call, site
+from unstuck.recorder import Call, site
 
 FIRST_TRIES = 20
 UNMEASURED = 3
