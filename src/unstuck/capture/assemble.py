@@ -11,17 +11,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unstuck.capture.draws import redraws, validation
+from unstuck.capture.facts import facts, schedule
 from unstuck.capture.hidden import hidden, names_of, register
+from unstuck.capture.optimizers import foreign, optimizer_of, together
 from unstuck.capture.origin import rows_of
 from unstuck.capture.seen import Form, Seen
 from unstuck.capture.watch import Watch
 from unstuck.criterion import find
 from unstuck.errors import UnstuckError
-from unstuck.problem import Loop, Problem, TapeProgram, batch_size, load_state, state_of
-from unstuck.recipe import OptimizerRecipe, recipe_of
+from unstuck.problem import Loop, Problem, TapeProgram, load_state, state_of
+from unstuck.recipe import OptimizerRecipe
 from unstuck.records import Skipped
 from unstuck.sandbox import sandbox
 from unstuck.tape import Tape
@@ -52,7 +54,7 @@ def assemble(watch: Watch) -> Captured:
     overhead = watch.meter.overhead if watch.meter.began is not None else None
     form = _primary(seen)
     if form is None:
-        loop = _loop(seen, None, {}, _loose_names(seen), watch)
+        loop = facts(seen, None, {}, _loose_names(seen), watch)
         skipped += [Skipped("tape", why) for why in dict.fromkeys(seen.trouble)]
         return Captured(None, loop, tuple(skipped), overhead)
     try:
@@ -60,7 +62,7 @@ def assemble(watch: Watch) -> Captured:
             return _assemble(watch, form, overhead)
     except (UnstuckError, RuntimeError, TypeError, AttributeError, ValueError, NotImplementedError, KeyError) as error:
         skipped.append(Skipped("copy of the training", f"{type(error).__name__}: {error}"))
-        return Captured(None, _loop(seen, form, {}, _loose_names(seen), watch), tuple(skipped), overhead)
+        return Captured(None, facts(seen, form, {}, _loose_names(seen), watch), tuple(skipped), overhead)
 
 
 def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
@@ -78,14 +80,14 @@ def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
     initial = {(names | buffers)[i]: value for i, (_, value) in seen.initial.items() if i in names or i in buffers}
     load_state(twin, initial)
     program = TapeProgram(_named(form.tape, modules, names))
-    loop = _loop(seen, form, modules, names, watch)
+    loop = facts(seen, form, modules, names, watch)
     why = _replays(program, twin, form, modules, loop, seen, names | buffers)
     if why:
         return Captured(None, loop, (Skipped("replay of the loss", why),), overhead)
-    optimizer, line = _optimizer(seen, names)
-    recipe = _together(seen, optimizer, names, line) if optimizer is not None else None
-    loop = replace(loop, hidden=tuple(more_names.values()), foreign=_foreign(optimizer, names))
-    loop = replace(loop, schedule=_schedule(loop.lrs, recipe.lr if recipe else 0.0))
+    optimizer, line = optimizer_of(seen, names)
+    recipe = together(seen, optimizer, names, line) if optimizer is not None else None
+    loop = replace(loop, hidden=tuple(more_names.values()), foreign=foreign(optimizer, names))
+    loop = replace(loop, schedule=schedule(loop.lrs, recipe.lr if recipe else 0.0))
     problem = Problem(
         model=twin,
         loss=program,
@@ -188,51 +190,6 @@ def _replays(
     return f"on the recorded state the loss was {form.loss:.6g}, its replay gives {value:.6g}"
 
 
-def _optimizer(seen: Seen, names: Mapping[int, str]) -> tuple[Any, str]:
-    """The optimizer of this model: the one that holds most of its trainable parameters, stepping ones first."""
-    if not seen.optimizers:
-        return None, ""
-
-    def rank(entry: tuple[Any, str]) -> tuple[bool, int]:
-        return seen.steps[id(entry[0])] > 0, _holds(entry[0], names)
-
-    return max(reversed(seen.optimizers.values()), key=rank)
-
-
-def _holds(optimizer: Any, names: Mapping[int, str]) -> int:
-    return sum(id(p) in names and p.requires_grad for g in optimizer.param_groups for p in g["params"])
-
-
-def _together(seen: Seen, optimizer: Any, names: Mapping[int, str], line: str) -> OptimizerRecipe:
-    """The recipe of an optimizer, with the groups of others of its class that step after every backward as it does."""
-    recipe = _recipe(seen, optimizer, names, line)
-
-    def always(other: Any) -> bool:
-        return seen.steps[id(other)] >= 0.9 * seen.backwards > 0
-
-    others = [o for o, _ in seen.optimizers.values() if o is not optimizer and type(o) is type(optimizer)]
-    for other in others if always(optimizer) else ():
-        if always(other) and _holds(other, names):
-            more = _recipe(seen, other, names, line)
-            recipe = replace(recipe, groups=recipe.groups + more.groups, state={**recipe.state, **more.state})
-    return recipe
-
-
-def _recipe(seen: Seen, optimizer: Any, names: Mapping[int, str], line: str) -> OptimizerRecipe:
-    """The recipe, with the rates it was made with where the script changed them by hand (no `initial_lr` is left)."""
-    recipe, made = recipe_of(optimizer, names, line), seen.made_lrs.get(id(optimizer), [])
-    by_hand = len(set(seen.lrs)) > 1 and not any("initial_lr" in group for group in optimizer.param_groups)
-    if not by_hand or len(made) != len(recipe.groups) or not all(isinstance(lr, float) and lr > 0 for lr in made):
-        return recipe
-    return replace(recipe, groups=tuple(({**h, "lr": lr}, n) for (h, n), lr in zip(recipe.groups, made, strict=True)))
-
-
-def _foreign(optimizer: Any, names: Mapping[int, str]) -> int:
-    """Number of tensors the optimizer holds that are no parameters of the model."""
-    held = [p for g in optimizer.param_groups for p in g["params"]] if optimizer is not None else []
-    return sum(id(p) not in names for p in held)
-
-
 def _first(pair: tuple[int, Any]) -> int:
     return pair[0]
 
@@ -260,86 +217,3 @@ def _with_rows(problem: Problem, form: Form) -> tuple[Problem, list[Skipped]]:
     return replace(
         problem, data=rows.batches(train, size), held_out=rows.batches(held, min(size, len(held))), rows=rows
     ), []
-
-
-def _loop(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapping[int, str], watch: Watch) -> Loop:
-    stepped = [o for o, _ in seen.optimizers.values() if seen.steps[id(o)]]
-    held_ids = _held(stepped or [o for o, _ in seen.optimizers.values()])
-    resting = _held([o for o, _ in seen.optimizers.values()]) - held_ids
-    reached = seen.with_gradient | {i for i, (t, _) in seen.initial.items() if t.is_leaf and t.grad is not None}
-    live = {i: t for i, (t, _) in seen.initial.items()}
-    kinds = [(kind, bound) for kind, bound, _ in seen.clips]
-    active, factor = _clipping(seen.clips)
-    return Loop(
-        steps=sum(seen.steps.values()),
-        backwards=seen.backwards,
-        # A run that we stopped at its first backward (a NaN) had no chance to step.
-        stepping=sum(seen.steps.values()) > 0 or (bool(watch.why_stopped) and seen.backwards <= 1),
-        by_hand=not sum(seen.steps.values()) and _moved(seen),
-        uncleared=1 - _share(seen.clearing.cleared) if seen.clearing.cleared else 0.0,
-        discarded=_share(seen.clearing.discarded),
-        accumulate=seen.per_step.most_common(1)[0][0] if seen.per_step else 1,
-        clip=max(set(kinds), key=kinds.count) if kinds else None,
-        clip_active=active,
-        clip_factor=factor,
-        clip_before_unscale=seen.clip_unscaled,
-        losses=tuple(float(value) for value in seen.losses),
-        lrs=tuple(seen.lrs),
-        gradient_norms=tuple(seen.gradient_norms),
-        training={modules[i]: 2 * seen.mode_evals[i] <= n for i, n in seen.mode_looks.items() if i in modules},
-        eval_share=seen.eval_steps / seen.sampled if seen.sampled else 0.0,
-        unheld=tuple(names[i] for i in names if i in reached and i not in held_ids and i not in resting),
-        resting=tuple(names[i] for i in names if i in reached and i in resting),
-        frozen=tuple(
-            names[i] for i in names if i in held_ids - seen.with_gradient and i in live and _is_frozen(live[i])
-        ),
-        without_gradient=tuple(
-            names[i] for i in names if i in seen.no_gradient - reached and i in live and live[i].requires_grad
-        ),
-        detached=seen.detached,
-        loss_scale=form.scale if form else 1.0,
-        autocast=form.autocast if form else None,
-        batch_size=batch_size(form.leaves) if form else 0,
-        snapshots=_snapshots(seen, names),
-        loss_site=seen.loss_site,
-        scheduler=f"{seen.schedulers[0][0]} at {seen.schedulers[0][1]}" if seen.schedulers else "",
-        optimizers=len([i for i, n in seen.steps.items() if n]),
-        ended=watch.why_stopped,
-    )
-
-
-def _held(optimizers: list[Any]) -> set[int]:
-    return {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
-
-
-def _share(flags: list[bool]) -> float:
-    return sum(flags) / len(flags) if flags else 0.0
-
-
-def _is_frozen(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
-
-
-def _schedule(lrs: tuple[float, ...], base: float) -> tuple[float, ...]:
-    """The course of the rate as factors of `base`; () where it never changed."""
-    changed = len(lrs) > 1 and max(lrs) - min(lrs) > 1e-12 * max(map(abs, lrs))
-    return tuple(lr / base for lr in lrs) if changed and base > 0 else ()
-
-
-def _snapshots(seen: Seen, names: Mapping[int, str]) -> tuple[tuple[int, dict[str, Tensor]], ...]:
-    return tuple((step, {names[i]: t for i, t in values.items() if i in names}) for step, values in seen.snapshots)
-
-
-def _moved(seen: Seen) -> bool:
-    return any(
-        t.shape == before.shape and isinstance(t, nn.Parameter) and not torch.equal(t.detach(), before)
-        for t, before in seen.initial.values()
-    )
-
-
-def _clipping(clips: list[tuple[str, float, Any]]) -> tuple[float, float]:
-    """Share of clip calls that shrank the gradient, and the median factor (bound / norm, at most 1)."""
-    factors = sorted(min(1.0, bound / max(float(norm), 1e-30)) for kind, bound, norm in clips if norm is not None)
-    if not factors:
-        return 0.0, 1.0
-    return sum(f < 1 for f in factors) / len(factors), factors[len(factors) // 2]
