@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from unstuck.errors import UnstuckError
 from unstuck.probes.anatomy import LAYERS
+from unstuck.probes.layers import Layer, layers_of, norm_of, ratio
 from unstuck.problem import Batch, Problem
 from unstuck.recipe import OptimizerRecipe, load_optimizer
 from unstuck.sandbox import reseed, sandbox
@@ -31,35 +31,6 @@ from unstuck.training import clip
 
 BATCHES = 4
 RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
-PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-"""Modules whose units are the rows of their weights (an embedding's rows are inputs)."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A module that owns weights of two or more dimensions.
-
-    gain        rms(weights)·√fan_in: √2 keeps the variance through ReLU (He et al. 2015), 1 through tanh (Glorot &
-                Bengio 2010), PyTorch's default is 1/√3
-    gradient    norm of its gradient, root mean square over batches; `entry`: the same an entry
-    step        norm of the next step / norm of the weights, with the optimizer's recorded state at the last point
-    identical   share of its units that have weights and gradient of another unit
-    """
-
-    path: str
-    kind: str
-    units: int
-    weight: float
-    gain: float
-    gradient: float
-    entry: float
-    step: float
-    identical: float
-
-    @property
-    def where(self) -> str:
-        """Path and class, as in a report."""
-        return f"{self.path} ({self.kind})" if self.path else self.kind
 
 
 @dataclass(frozen=True)
@@ -129,14 +100,14 @@ def measure(problem: Problem) -> Gradients:
         first = _point(problem, start, bare)
         last = _point(problem, end, used)
         weights = [n for n, p in before.items() if p.dim() >= 2] or list(before)
-        size = _norm(before[n] for n in weights)
+        size = norm_of(before[n] for n in weights)
         return Gradients(
             first=first,
             last=last,
-            exhausted=_ratio(_norm(_step(problem, end, used).values()), _norm(_step(problem, end, fresh).values())),
+            exhausted=ratio(norm_of(_step(problem, end, used).values()), norm_of(_step(problem, end, fresh).values())),
             decay=_decay(problem, start, bare),
-            shrunk=_ratio(_norm(after[n] for n in weights), size),
-            moved=_ratio(_norm(after[n] - before[n] for n in before), _norm(before.values())),
+            shrunk=ratio(norm_of(after[n] for n in weights), size),
+            moved=ratio(norm_of(after[n] - before[n] for n in before), norm_of(before.values())),
         )
 
 
@@ -156,7 +127,7 @@ def _point(problem: Problem, model: nn.Module, recipe: OptimizerRecipe | None) -
     flat = [torch.cat([g.flatten().float() for g in found.values()]) for found in batches]
     pairs = [float(torch.cosine_similarity(a, b, dim=0)) for a, b in itertools.pairwise(flat)]
     return Point(
-        layers=tuple(_layers(model, names, batches, steps)),
+        layers=tuple(layers_of(model, names, batches, steps)),
         signals=_signals(problem, model, problem.data[0]),
         through_time=_through_time(problem, model, problem.data[0]),
         norms=tuple(float(f.norm()) for f in flat),
@@ -190,64 +161,6 @@ def gradient(problem: Problem, model: nn.Module, batch: Batch) -> tuple[float, d
         n: torch.zeros_like(p) if g is None else g.detach().to_dense()
         for (n, p), g in zip(names.items(), grads, strict=True)
     }
-
-
-def _layers(
-    model: nn.Module, names: Mapping[str, Tensor], batches: Sequence[Mapping[str, Tensor]], steps: Mapping[str, Tensor]
-) -> list[Layer]:
-    found, seen = [], set[int]()
-    for path, module in model.named_modules():
-        own = {f"{path}.{n}" if path else n: p for n, p in _own(module) if id(p) not in seen}
-        own = {n: p for n, p in own.items() if n in names}
-        weights = {n: p for n, p in own.items() if p.dim() >= 2}
-        if not weights:
-            continue
-        seen.update(id(p) for p in own.values())
-        found.append(_layer(path, module, own, weights, batches, steps))
-    return found
-
-
-def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """A module's own parameters; attention's projection counts as part of the attention."""
-    return list(module.named_parameters(recurse=isinstance(module, nn.MultiheadAttention)))
-
-
-def _layer(
-    path: str,
-    module: nn.Module,
-    own: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    batches: Sequence[Mapping[str, Tensor]],
-    steps: Mapping[str, Tensor],
-) -> Layer:
-    size = math.sqrt(sum(p.numel() for p in weights.values()))
-    norm = _norm(weights.values())
-    square = [sum(float(b[n].float().square().sum()) for n in own) for b in batches]
-    total = math.sqrt(sum(square) / len(square))
-    fan = max((p[0].numel() for p in weights.values()), default=1)
-    embedding = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-    identical = [_identical(p, batches[0][n]) for n, p in weights.items()] if isinstance(module, PLAIN) else [0.0]
-    return Layer(
-        path=path,
-        kind=type(module).__name__,
-        units=max(p.shape[0] for p in weights.values()),
-        weight=norm / size,
-        gain=norm / size * (1.0 if embedding else math.sqrt(fan)),
-        gradient=total,
-        entry=total / math.sqrt(sum(p.numel() for p in own.values())),
-        step=_ratio(_norm(steps[n] for n in weights if n in steps), norm),
-        identical=max(identical),
-    )
-
-
-def _identical(weight: Tensor, grad: Tensor) -> float:
-    """Share of rows that equal another row in value and in gradient (to round-off)."""
-    if weight.shape[0] < 2:
-        return 0.0
-    values, grads = weight.detach().flatten(1).double(), grad.flatten(1).double()
-    scale, slope = values.abs().max().clamp_min(1e-30), grads.abs().max().clamp_min(1e-30)
-    codes = torch.cat([(values / scale * 1e5).round(), (grads / slope * 1e3).round()], dim=1)
-    return float(1 - (torch.unique(codes, dim=0).shape[0] - 1) / (weight.shape[0] - 1))
 
 
 def _signals(problem: Problem, model: nn.Module, batch: Batch) -> tuple[Signal, ...]:
@@ -314,15 +227,7 @@ def _decay(problem: Problem, model: nn.Module, recipe: OptimizerRecipe | None) -
         return 0.0
     whole = _step(problem, model, recipe)
     loss = _step(problem, model, recipe.with_options(weight_decay=0.0))
-    return _ratio(_norm(whole[n] - loss[n] for n in whole), _norm(loss.values()))
-
-
-def _norm(tensors: Any) -> float:
-    return math.sqrt(sum(float(t.detach().float().square().sum()) for t in tensors))
-
-
-def _ratio(above: float, below: float) -> float:
-    return above / below if below > 0 else (float("inf") if above > 0 else 0.0)
+    return ratio(norm_of(whole[n] - loss[n] for n in whole), norm_of(loss.values()))
 
 
 def _median(values: Sequence[float]) -> float:

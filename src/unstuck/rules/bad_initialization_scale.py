@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from unstuck.evidence import Evidence
-from unstuck.probes.gradients import Layer, Signal
+from unstuck.probes.gradients import Signal
+from unstuck.probes.layers import Layer
 from unstuck.records import Figure
 from unstuck.remedies.initialization import reinitialize
 from unstuck.rules import symmetric_initialization

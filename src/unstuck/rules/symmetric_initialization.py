@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unstuck.evidence import Evidence
-from unstuck.probes.gradients import Layer
+from unstuck.probes.layers import Layer
 from unstuck.records import Figure
 from unstuck.remedies.initialization import reinitialize
 from unstuck.rules.rule import Rule, Suspicion
