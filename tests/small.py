@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unstuck.criterion import find
+from unstuck.probes.table import Table
 from unstuck.problem import Problem
 from unstuck.trace import trace
 from unstuck.training import Training
@@ -44,3 +46,8 @@ def clouds(rows: int = 800, classes: int = 4, columns: int = 24, seed: int = 0) 
 def mlp(columns: int = 24, classes: int = 4, hidden: int = 32) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(columns, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+
+
+def table(x, y, kind: str = "rows", task: str = "classes", **fields) -> Table:
+    """Inputs and targets as the table that a reference is fitted to."""
+    return Table(np.asarray(x, float), np.asarray(y), task, kind, 2, (1,), len(y), **fields)

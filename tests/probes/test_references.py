@@ -5,16 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.small import clouds, mlp, written
+from tests.small import clouds, mlp, table, written
 from torch import nn
 
 from unstuck.errors import UnstuckError
-from unstuck.probes.references import accuracy, constant, measure, r_squared, structure
-from unstuck.probes.table import Table
-
-
-def table(x, y, kind="rows", task="classes", **fields):
-    return Table(np.asarray(x, float), np.asarray(y), task, kind, 2, (1,), len(y), **fields)
+from unstuck.probes.references import accuracy, constant, measure, r_squared
 
 
 def test_constant_prediction_is_the_commonest_class_and_the_mean():
@@ -36,21 +31,6 @@ def test_r_squared_is_one_for_the_truth_and_zero_for_column_means():
     y = np.random.default_rng(0).normal(size=(50, 3))
     assert r_squared(y, y) == 1 and r_squared(np.tile(y.mean(0), (50, 1)), y) == pytest.approx(0)
     assert math.isnan(r_squared(np.ones((5, 1)), np.ones((5, 1))))
-
-
-def test_structure_is_nothing_for_noise_and_all_for_copies_of_one_column():
-    noise = np.random.default_rng(0).normal(size=(600, 40))
-    assert structure(table(noise, np.zeros(600))) == 0
-    assert structure(table(np.repeat(noise[:, :1], 10, 1), np.zeros(600))) == pytest.approx(1)
-    assert structure(table(np.ones((600, 5)), np.zeros(600))) == 0
-
-
-def test_structure_of_tokens_is_what_one_tells_of_the_next():
-    first = np.random.default_rng(0).integers(0, 5, 4000)
-    chained = np.stack([first, first, (first + 1) % 5], 1)
-    unrelated = np.random.default_rng(1).integers(0, 5, (4000, 3))
-    assert structure(table(chained, first, "tokens")) == pytest.approx(1, abs=0.02)
-    assert structure(table(unrelated, first, "tokens")) < 0.01
 
 
 def test_learnable_labels_are_learnt_and_shuffled_ones_are_not():

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from unstuck.errors import UnstuckError
-from unstuck.probes.table import CONTEXT, Array, Table, tabulate
+from unstuck.probes.ngrams import ngrams
+from unstuck.probes.structure import structure
+from unstuck.probes.table import Array, Table, tabulate
 from unstuck.problem import Problem
 from unstuck.training import Training
 
@@ -29,7 +30,6 @@ COMPONENTS = 64
 """Wide tables are projected on so many principal components first: of Fashion-MNIST they hold 94 % of the variance and
 a logistic regression on them is as good as on the pixels (0.82 against 0.81 held out)."""
 
-SPECTRUM_ROWS = 800
 FEWEST = 40
 OWN_S = 3.0
 INFORMATIVE = 3.5
@@ -236,67 +236,7 @@ def _components(train: Table, held: Table) -> list[Reference]:
 
 
 def _ngrams(train: Table, held: Table) -> list[Reference]:
-    """Tables of the commonest next token after the last one, two, … ids; unseen contexts fall back to shorter ones."""
-    tables = [_counted(train, order) for order in range(CONTEXT + 1)]
-    names = ("unigram table", "bigram table", "trigram table", "4-gram table")
-    return [
-        Reference(names[order], _looked_up(tables[: order + 1], train), _looked_up(tables[: order + 1], held))
-        for order in range(1, CONTEXT + 1)
-    ]
-
-
-def _counted(train: Table, order: int) -> dict[tuple[int, ...], int]:
-    counts: dict[tuple[int, ...], Counter[int]] = {}
-    for context, target in zip(train.inputs[:, CONTEXT - order :].tolist(), train.targets.tolist(), strict=True):
-        counts.setdefault(tuple(context), Counter())[target] += 1
-    return {context: counter.most_common(1)[0][0] for context, counter in counts.items()}
-
-
-def _looked_up(tables: list[dict[tuple[int, ...], int]], table: Table) -> float:
-    right = 0
-    for context, target in zip(table.inputs.tolist(), table.targets.tolist(), strict=True):
-        for order in reversed(range(len(tables))):
-            found = tables[order].get(tuple(context[CONTEXT - order :]))
-            if found is not None:
-                right += found == target
-                break
-    return right / max(len(table), 1)
-
-
-def structure(table: Table) -> float:
-    """Share of the standardized columns' variance above the upper edge of white noise's spectrum.
-
-    Marchenko & Pastur (1967): eigenvalues of the correlation matrix of n rows of d independent columns stay below
-    (1 + √(d/n))². Token ids: the share of bits that an id tells of the next one (mutual information over entropy).
-    """
-    if table.kind == "tokens":
-        return _mutual(table.inputs[:, -2], table.inputs[:, -1])
-    x = table.inputs[:SPECTRUM_ROWS]
-    x = x[:, x.std(0) > 0]
-    if x.shape[1] < 2 or len(x) < 8:
-        return 0.0
-    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-12)
-    rows, columns = x.shape
-    values = np.linalg.eigvalsh(x @ x.T if rows < columns else x.T @ x) / rows
-    edge = (1 + math.sqrt(columns / rows)) ** 2
-    return float(values[values > 1.1 * edge].sum() / values.sum())
-
-
-def _mutual(first: Array, second: Array) -> float:
-    keep = first >= 0
-    a, b = np.unique(first[keep], return_inverse=True)[1], np.unique(second[keep], return_inverse=True)[1]
-    if len(a) == 0:
-        return 0.0
-    joint = np.zeros((a.max() + 1, b.max() + 1))
-    np.add.at(joint, (a, b), 1)
-    p = joint / joint.sum()
-    pa, pb = p.sum(1, keepdims=True), p.sum(0, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shared = float(np.nansum(p * np.log(p / (pa * pb))))
-        entropy = -float(np.nansum(pb * np.log(pb)))
-    # Finite samples share (a−1)(b−1)/2n nats by chance (Miller & Madow).
-    bias = (len(pa) - 1) * (pb.size - 1) / (2 * len(a))
-    return max(0.0, shared - bias) / entropy if entropy > 0 else 0.0
+    return [Reference(*scored) for scored in ngrams(train, held)]
 
 
 def trained(problem: Problem, budget_s: float = OWN_S) -> float:
