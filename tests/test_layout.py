@@ -23,6 +23,7 @@ ORDER = (
     "tape",
     "rewriting",
     "rows",
+    "loop",
     "problem",
     "trace",
     "criterion",

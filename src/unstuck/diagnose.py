@@ -15,6 +15,7 @@ from unstuck.charts import charts
 from unstuck.criterion import find, weighed
 from unstuck.errors import BadArgument, NotApplicable, UnstuckError
 from unstuck.evidence import Evidence
+from unstuck.loop import Loop
 from unstuck.probes import (
     activations,
     anatomy,
@@ -34,7 +35,7 @@ from unstuck.probes import (
     redraw,
     references,
 )
-from unstuck.problem import Loop, Problem
+from unstuck.problem import Problem
 from unstuck.race import race
 from unstuck.race.race import Race
 from unstuck.recipe import OptimizerRecipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from unstuck.loop import Loop
 from unstuck.probes.activations import Activations
 from unstuck.probes.anatomy import Anatomy
 from unstuck.probes.data import Data
@@ -21,7 +22,7 @@ from unstuck.probes.rates import Rates
 from unstuck.probes.reach import Reach
 from unstuck.probes.redraw import Redraw
 from unstuck.probes.references import References
-from unstuck.problem import Loop, Problem
+from unstuck.problem import Problem
 from unstuck.recipe import OptimizerRecipe
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.errors import BadArgument
+from unstuck.loop import Loop, State
 from unstuck.recipe import recipe_of
 from unstuck.rewriting import CallKey, Rewrite, Rewriting
 from unstuck.rows import Rows
@@ -25,7 +26,6 @@ from unstuck.sandbox import sandbox
 from unstuck.tape import Tape, tensors_in
 
 Batch = tuple[Any, ...]
-State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,66 +44,6 @@ class Criterion:
     handwritten: bool = False
     flipped: bool = False
     balanced: bool = False
-
-
-@dataclass(frozen=True)
-class Loop:
-    """Facts about the user's loop, as it was seen. A hand-written Problem has the defaults: a sound loop, no history.
-
-    steps, backwards     optimizer steps and backward calls seen
-    stepping             False when backward ran and no optimizer ever stepped
-    by_hand              parameters changed although no optimizer stepped
-    uncleared            share of the checked steps that began with gradients of earlier ones (1.0: never cleared)
-    accumulate           backward calls per step (the commonest number)
-    clip                 ("norm" | "value", bound), or None
-    clip_active, clip_factor   share of clip calls that shrank the gradient; median factor by which they did
-    clip_before_unscale  True when scaled gradients were clipped
-    losses               loss at each backward, in order; `lrs`: learning rate of group 0 at each step
-    schedule             that rate as a factor of the recipe's, step by step; () where it never changed
-    gradient_norms       (step, norm of the whole gradient) at the sampled steps
-    training             flag of each module in the last sampled step; `eval_share`: share of sampled steps in eval mode
-    discarded            share of checked steps of several backwards where gradients were cleared between these
-    unheld               parameters of the model that got gradients and that no optimizer holds
-    resting              likewise, held only by optimizers that never stepped while another did
-    hidden               parameters that the model holds without having registered them (in a plain list, say)
-    foreign              number of tensors the optimizer holds that are no parameters of the model
-    frozen, without_gradient   held parameters with requires_grad False; trainable ones whose gradient stayed None
-    detached             why no gradient flows although the loss replays with one ("" where all is well)
-    snapshots            (step, parameters and buffers) along the way
-    """
-
-    steps: int = 0
-    backwards: int = 0
-    stepping: bool = True
-    by_hand: bool = False
-    uncleared: float = 0.0
-    accumulate: int = 1
-    clip: tuple[str, float] | None = None
-    clip_active: float = 0.0
-    clip_factor: float = 1.0
-    clip_before_unscale: bool = False
-    losses: tuple[float, ...] = ()
-    lrs: tuple[float, ...] = ()
-    schedule: tuple[float, ...] = ()
-    gradient_norms: tuple[tuple[int, float], ...] = ()
-    training: Mapping[str, bool] = field(default_factory=dict)
-    eval_share: float = 0.0
-    discarded: float = 0.0
-    unheld: tuple[str, ...] = ()
-    resting: tuple[str, ...] = ()
-    hidden: tuple[str, ...] = ()
-    foreign: int = 0
-    frozen: tuple[str, ...] = ()
-    without_gradient: tuple[str, ...] = ()
-    detached: str = ""
-    loss_scale: float = 1.0
-    autocast: tuple[str, torch.dtype] | None = None
-    batch_size: int = 0
-    snapshots: tuple[tuple[int, State], ...] = ()
-    loss_site: str = ""
-    scheduler: str = ""
-    optimizers: int = 1
-    ended: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +79,7 @@ class Problem:
     validation: Any = ()
     held_out: tuple[Batch, ...] = ()
     last: State = field(default_factory=dict)
-    loop: Loop = Loop()
+    loop: Loop = field(default_factory=Loop)
     criterion: Criterion = Criterion("unknown", "unknown")
     rewrites: Mapping[CallKey, Rewrite] = field(default_factory=dict)
     rows: Rows | None = None

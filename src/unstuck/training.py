@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from unstuck.criterion import Score, score
-from unstuck.problem import Batch, Loop, Problem
+from unstuck.loop import Loop
+from unstuck.problem import Batch, Problem
 from unstuck.sandbox import sandbox
 
 EXCHANGE_TOLERANCE = 0.5

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from unstuck.errors import UnstuckError
+from unstuck.loop import Loop
 from unstuck.probes.gradients import gradient, measure
-from unstuck.problem import Loop, Problem, state_of
+from unstuck.problem import Problem, state_of
 
 
 def batches(count=4, features=6, classes=3):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unstuck.loop import Loop
 from unstuck.probes.numbers import blame, in_float32, measure
-from unstuck.problem import Loop, Problem
+from unstuck.problem import Problem
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = X[:, :1].clone()

@@ -10,8 +10,9 @@ from torch import nn
 
 from unstuck.criterion import find
 from unstuck.errors import UnstuckError
+from unstuck.loop import Loop
 from unstuck.probes.objective import Objective, form_of, measure
-from unstuck.problem import Loop, Problem
+from unstuck.problem import Problem
 from unstuck.trace import trace
 
 N, C = 12, 3

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from unstuck.problem import Loop, Problem
+from unstuck.loop import Loop
+from unstuck.problem import Problem
 from unstuck.remedies.clipping import add_clipping, loosen_clipping, unscale_first
 from unstuck.remedies.options import drop_weight_decay, usual_epsilon, usual_momentum
 from unstuck.remedies.schedule import constant_schedule, shorter_warmup

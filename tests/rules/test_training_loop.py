@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from unstuck.evidence import Evidence
+from unstuck.loop import Loop
 from unstuck.probes import normalization, reach
-from unstuck.problem import Loop, Problem
+from unstuck.problem import Problem
 from unstuck.recipe import OptimizerRecipe
 from unstuck.rules import (
     detached_graph,

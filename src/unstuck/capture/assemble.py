@@ -22,7 +22,8 @@ from unstuck.capture.seen import Form, Seen
 from unstuck.capture.watch import Watch
 from unstuck.criterion import find
 from unstuck.errors import UnstuckError
-from unstuck.problem import Loop, Problem, TapeProgram, load_state, state_of
+from unstuck.loop import Loop
+from unstuck.problem import Problem, TapeProgram, load_state, state_of
 from unstuck.recipe import OptimizerRecipe
 from unstuck.records import Skipped
 from unstuck.sandbox import sandbox

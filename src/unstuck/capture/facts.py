@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from unstuck.capture.seen import Form, Seen
 from unstuck.capture.watch import Watch
-from unstuck.problem import Loop, batch_size
+from unstuck.loop import Loop
+from unstuck.problem import batch_size
 
 
 def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapping[int, str], watch: Watch) -> Loop:

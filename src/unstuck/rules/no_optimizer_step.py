@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unstuck.evidence import Evidence
-from unstuck.problem import Loop
+from unstuck.loop import Loop
 from unstuck.records import Figure
 from unstuck.remedies.loop import hold, step_every_time
 from unstuck.remedies.remedy import Remedy
