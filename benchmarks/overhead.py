@@ -84,7 +84,7 @@ def good(row):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--steps", type=int, help="shorter or longer trainings than the default of some 10 s")
     parser.add_argument("--placebo", action="store_true", help="unwatched on both sides: how far chance alone goes")
     return parser.parse_args()

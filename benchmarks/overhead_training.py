@@ -93,7 +93,7 @@ def transformer():
     return model, optimizer, batches(), lambda logits, y: nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
 
 
-TRAININGS = {"mlp": (mlp, 36_000), "cnn": (cnn, 2_000), "transformer": (transformer, 650)}
+TRAININGS = {"mlp": (mlp, 72_000), "cnn": (cnn, 3_300), "transformer": (transformer, 1_000)}
 
 
 def train(model, optimizer, batches, criterion, steps):

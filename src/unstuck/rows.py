@@ -17,6 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOST, STEPS = 12_000, 600
+
+
+def most(batch: int) -> int:
+    """How many samples of the script's data are drawn: `MOST`, or as many as a copy takes in `STEPS` steps.
+
+    What a remedy does for a training that hardly meets a sample twice does not show where a copy goes round a handful
+    of batches.
+    """
+    return max(MOST, STEPS * batch)
+
 
 @dataclass(frozen=True)
 class Rows:

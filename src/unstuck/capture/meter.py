@@ -6,6 +6,7 @@ whether the next step can afford to be recorded.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections import deque
@@ -22,40 +23,49 @@ a training of 170 microseconds a step: 1.9)."""
 PER_CALL_S = 2e-6
 """What keeping one torch call costs."""
 
-USED = 0.15
+USED = 0.4
 """Of the share, what recording takes: the rest is for what no clock here sees, and for the start-up allowance."""
 
-TRUSTED = 10.0
-"""Of what a recorded step took longer than plain ones, at most so many times what timers saw is ours."""
+PAUSE = 3.0
+"""A step that took so many plain ones had a pause of the training's own in it (a validation, a slow read)."""
 
 STRETCHES = 15
 
 LOOK_UP_S = 5.0
 """So often at least, in seconds of plain steps, the account is settled anew: steps may have become longer."""
 
+own_clock = time.thread_time
+"""Our own work by the time this thread ran: what else a busy machine did meanwhile is not ours, and one such pause, a
+hundred times a look, would end all looking for minutes."""
+
 
 class Meter:
-    """Seconds spent watching, against seconds of training since the first forward pass."""
+    """Seconds of watching that timers saw (`spent`), against seconds of training since the first forward pass."""
 
     def __init__(self, share: float = 0.02) -> None:
         self.share = share
         self.spent = 0.0
         self.began: float | None = None
         self.ended: float | None = None
-        self._last_step = 0.0
+        self._last_step = self._last_own = 0.0
         self._spent_then = 0.0
+        self._looks = 0
         self._plain: deque[float] = deque(maxlen=STRETCHES)
+        self._plain_own: deque[float] = deque(maxlen=STRETCHES)
+        self._looked_at: deque[float] = deque(maxlen=STRETCHES)
 
     def begin(self) -> None:
         """The training's clock starts (once)."""
         if self.began is None:
             self.began = self._last_step = time.perf_counter()
+            self._last_own = own_clock()
 
     def pause(self, seconds: float) -> None:
         """So many seconds just past were not the training's."""
         if self.began is not None:
             self.began += seconds
         self._last_step += seconds
+        self._last_own = own_clock()
 
     def end(self) -> None:
         """The training's clock stops."""
@@ -69,7 +79,12 @@ class Meter:
     @property
     def overhead(self) -> float:
         """Share of the training's own time that watching added."""
-        return self.spent / max(self.elapsed - self.spent, 1e-9)
+        return self.charged / max(self.elapsed - self.charged, 1e-9)
+
+    @property
+    def charged(self) -> float:
+        """Seconds that watching has cost: what timers saw, and what they did not."""
+        return self.spent + self._looks * self.unseen_s
 
     @property
     def knows_plain(self) -> bool:
@@ -78,11 +93,11 @@ class Meter:
 
     def may_sample(self, cost_s: float) -> bool:
         """True if work of `cost_s` seconds still fits into the share."""
-        return self.spent + cost_s <= ALLOWANCE_S + USED * self.share * self.elapsed
+        return self.charged + cost_s + self.unseen_s <= ALLOWANCE_S + USED * self.share * self.elapsed
 
     def steps_until(self, cost_s: float) -> float:
         """In how many plain steps work of `cost_s` seconds will fit into the share, at most those of `LOOK_UP_S`."""
-        missing = self.spent + cost_s - ALLOWANCE_S - USED * self.share * self.elapsed
+        missing = self.charged + cost_s + self.unseen_s - ALLOWANCE_S - USED * self.share * self.elapsed
         gain = USED * self.share * self.plain_s - PER_STEP_S
         if missing <= 0 or not self.plain_s:
             return 1.0
@@ -94,28 +109,42 @@ class Meter:
         """Seconds of a step that is not looked at (the median of the last stretches: pauses do not move it)."""
         return statistics.median(self._plain) if self._plain else 0.0
 
-    def stepped(self, steps: int, plain: bool) -> None:
-        """So many steps have ended, `plain` ones or one that was looked at.
+    @property
+    def unseen_s(self) -> float:
+        """What a step that is looked at takes longer than a plain one, beyond what timers saw of our work in it.
 
-        Recording makes every torch call of a step a little slower, and the step after it finds cold caches, which no
-        timer inside them sees: what such a step takes longer than plain ones is ours, up to `TRUSTED` times the timed.
+        Recording makes every torch call a little slower, and what follows finds cold caches. A difference of means over
+        the last such steps, because steps differ among themselves by more than it.
         """
-        now = time.perf_counter()
-        took, self._last_step = now - self._last_step, now
+        if not self._plain_own or not self._looked_at:
+            return 0.0
+        plain = statistics.median(self._plain_own)
+        return max(0.0, statistics.fmean(min(rest, PAUSE * plain) for rest in self._looked_at) - plain)
+
+    def stepped(self, steps: int, plain: bool) -> None:
+        """So many steps have ended, `plain` ones or one that was looked at."""
+        now, own = time.perf_counter(), own_clock()
+        took, worked = now - self._last_step, own - self._last_own
+        self._last_step, self._last_own = now, own
         timed = self.spent - self._spent_then
         self.spent += PER_STEP_S * steps
         if plain:
             self._plain.append(took / steps)
-        elif self._plain:
-            excess = took - steps * self.plain_s - timed
-            self.spent += min(max(excess, 0.0), TRUSTED * timed)
+            self._plain_own.append(worked / steps)
+        else:
+            self._looked_at.append(worked - timed)
+            self._looks += 1
         self._spent_then = self.spent
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Counts the body's seconds as our own."""
-        start = time.perf_counter()
+        """Counts the body's seconds as our own. A full garbage collection (some 0.05 s for the objects of torch and the
+        script), were it due just then, is left to the training, which would have had it a little later anyway."""
+        start, collects = own_clock(), gc.isenabled()
+        gc.disable()
         try:
             yield
         finally:
-            self.spent += time.perf_counter() - start
+            if collects:
+                gc.enable()
+            self.spent += own_clock() - start

@@ -19,11 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from unstuck.capture.seen import Form, Origin
 from unstuck.problem import Batch, Problem, batch_size
 from unstuck.recorder import name_of
-from unstuck.rows import Rows
+from unstuck.rows import Rows, most
 from unstuck.tape import Linked, Step, tensors_in
 
 DRAW_BYTES = 192 * 2**20
-DRAW_ROWS = 12_000
 DRAW_S = 4.0
 REPEATED = 1.5
 """Recorded draws per distinct sample from which these count as (nearly) all that the script trains on: of N samples,
@@ -50,10 +49,10 @@ def _trained_on(recorded: Rows | None, drawn: Rows | None) -> Rows | None:
     of the tensor that it indexes (`x[train_index]`, the rest being for validation)."""
     if recorded is None or drawn is None:
         return drawn
+    tables = [_bytes(column) for column, fold in zip(recorded.columns, recorded.folds, strict=True) if fold > 0]
     first: dict[bytes, int] = {}
-    for place in range(len(recorded)):
-        row = recorded.fetch(torch.tensor([place]))
-        first.setdefault(b"".join(_bytes(t) for t in row if isinstance(t, Tensor)), place)
+    for place, row in enumerate(zip(*tables, strict=True)):
+        first.setdefault(b"".join(part.tobytes() for part in row), place)
     few = len(recorded) >= REPEATED * len(first) and len(first) < PART * len(drawn)
     return recorded.chosen(torch.tensor(sorted(first.values()))) if few else drawn
 
@@ -126,7 +125,7 @@ def _from_loader(origin: Origin, size: int) -> list[Batch]:
         leaves = prepare({n: drawn[place] for n, place in sources.items()})
         used += sum(t.numel() * t.element_size() for t in leaves)
         batches.append(leaves)
-        if used > DRAW_BYTES or len(batches) * size >= DRAW_ROWS or time.perf_counter() - start > DRAW_S:
+        if used > DRAW_BYTES or len(batches) * size >= most(size) or time.perf_counter() - start > DRAW_S:
             break
     return batches
 
@@ -138,7 +137,7 @@ def _fresh_loader(loader: DataLoader[Any], size: int) -> DataLoader[Any]:
         return DataLoader(dataset, batch_size=size, collate_fn=loader.collate_fn)
     count = len(dataset)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(count, generator=generator)[:DRAW_ROWS]
+    chosen = torch.randperm(count, generator=generator)[: most(size)]
     if not isinstance(loader.sampler, RandomSampler):
         chosen = chosen.sort().values
     subset = Subset(dataset, chosen.tolist())
@@ -181,7 +180,7 @@ def _from_tensors(origin: Origin, size: int) -> list[Batch]:
         return []
     count = counts.pop()
     generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(count, generator=generator)[:DRAW_ROWS].sort().values
+    order = torch.randperm(count, generator=generator)[: most(size)].sort().values
     prepare = _preparation(origin, {n: 0 for n, _, _ in picked})
     batches: list[Batch] = []
     used = 0
@@ -235,6 +234,7 @@ def _mixes(problem: Problem, rows: Rows) -> bool:
     return abs(plain - mixed) <= 1e-3 * max(abs(plain), 1e-6) or plain != plain
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    """The tensor's memory, whatever its type (NumPy knows no bfloat16)."""
-    return tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+def _bytes(column: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The memory of each row [rows, bytes], whatever the type (NumPy knows no bfloat16)."""
+    flat = column.detach().cpu().contiguous().reshape(len(column), -1)
+    return flat.view(torch.uint8).numpy()

@@ -7,7 +7,6 @@ steps aside while a module or a data set is at work, and leaves no hook behind.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -105,8 +104,11 @@ class Recording:
             return
         if self._recorder is None and not torch.is_grad_enabled():
             return
-        start = time.perf_counter()
         self._meter.begin()
+        with self._meter.timed():
+            self._enter(module)
+
+    def _enter(self, module: nn.Module) -> None:
         if id(module) not in self._seen.roots:
             self._new_root(module)
         self.start()
@@ -132,7 +134,6 @@ class Recording:
                 self.arm()
 
         handle = module.register_forward_hook(leave, with_kwargs=True, always_call=True)
-        self._meter.spent += time.perf_counter() - start
 
     def _new_root(self, module: nn.Module) -> None:
         self._seen.roots[id(module)] = module

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
-from unstuck.capture.meter import PER_CALL_S, Meter
+from unstuck.capture.meter import PER_CALL_S, Meter, own_clock
 from unstuck.capture.patches import install
 from unstuck.capture.pulse import STRETCH, Pulse
 from unstuck.capture.recording import Recording
@@ -279,9 +279,9 @@ class Watch:
         return loss, 1.0
 
     def _sample(self, loss: Tensor, value: float, calls: list[Call], scale: float) -> None:
-        start, recording = time.perf_counter(), self._recording
+        start, recording = own_clock(), self._recording
         keep(self.seen, Moment(self._total, value, recording.rng, recording.autocast, scale, self._last), loss, calls)
-        self._cost_s = 0.5 * self._cost_s + 0.5 * (time.perf_counter() - start + len(calls) * PER_CALL_S)
+        self._cost_s = 0.5 * self._cost_s + 0.5 * (own_clock() - start + len(calls) * PER_CALL_S)
 
     def _look_at(self, optimizer: torch.optim.Optimizer) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]

@@ -6,6 +6,7 @@ from unstuck.evidence import Evidence
 from unstuck.probes.generalization import Generalization
 from unstuck.records import Figure
 from unstuck.remedies.early_stopping import stop_early
+from unstuck.rows import most
 from unstuck.rules.rule import Rule, Suspicion
 
 RISEN = 1.2
@@ -59,7 +60,7 @@ def overfits(found: Generalization) -> bool:
 
 def _per_epoch(evidence: Evidence) -> int:
     problem = evidence.problem
-    if problem is None or problem.rows is None or len(problem.rows) >= 12_000:
+    if problem is None or problem.rows is None or len(problem.rows) > most(problem.rows.batch) - problem.rows.batch:
         return 0
     return max(1, len(problem.rows) // max(problem.rows.batch, 1))
 
