@@ -174,7 +174,7 @@ def suspect(evidence: Evidence) -> tuple[list[Suspicion], list[Skipped]]:
 def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick) -> Race | None:
     # In a sound training a matter of degree can be no more than a note: only faults are worth a race.
     entered = [s for s in suspicions if s.fault or not fine(evidence, s)][:RACED]
-    named = [(f"{s.cause}:{r.id}", r) for s in entered for r in s.remedies[:2]]
+    named = [lane for s in entered for lane in s.lanes[:2]]
     if not named or evidence.problem is None or evidence.problem.optimizer is None or budget_s < 1:
         return None
     lanes, _ = race.enter(evidence.problem, named)

@@ -126,11 +126,8 @@ def _finding(evidence: Evidence, suspicion: Suspicion, race: Race | None, cure: 
 
 def _best(suspicion: Suspicion, race: Race | None) -> tuple[Remedy | None, Verdict]:
     """The suspicion's remedy that did best in the race, and its verdict."""
-    tried = [
-        (r, race.verdicts[f"{suspicion.cause}:{r.id}"])
-        for r in suspicion.remedies
-        if race is not None and f"{suspicion.cause}:{r.id}" in race.verdicts
-    ]
+    known = race.verdicts if race is not None else {}
+    tried = [(remedy, known[name]) for name, remedy in suspicion.lanes if name in known]
     if not tried:
         return (suspicion.remedies[0] if suspicion.remedies else None), Verdict()
     return min(tried, key=lambda pair: (RANK[pair[1].outcome], -effect(pair[1])))

@@ -12,8 +12,9 @@ from unstuck.criterion import find
 from unstuck.problem import Problem
 from unstuck.race import race
 from unstuck.race.verdict import judge
-from unstuck.remedies.learning_rate import change_learning_rate
+from unstuck.remedies.learning_rate import change_learning_rate, change_optimizer
 from unstuck.remedies.remedy import Remedy
+from unstuck.rules.rule import Suspicion
 from unstuck.trace import trace
 
 
@@ -111,3 +112,12 @@ def test_an_effect_on_the_held_out_loss_is_proved_and_too_short_a_race_says_noth
     assert verdict.metric == "share of the held-out loss removed"
     assert verdict.outcome in {"cured", "helped"} and verdict.control < verdict.remedied <= 1
     assert result.verdicts["late"].outcome == "not-tried" and "only after 1000000" in result.verdicts["late"].why
+
+
+def test_two_rates_of_one_suspicion_are_two_lanes():
+    problem = stuck()
+    rates = tuple(change_learning_rate(problem, rate) for rate in (0.3, 0.1))
+    suspicion = Suspicion("learning-rate-too-low", 0.9, "", "", remedies=rates)
+    assert len({name for name, _ in suspicion.lanes}) == 2
+    adams = tuple(change_optimizer(problem, torch.optim.Adam, lr=lr) for lr in (1e-3, 3e-3))
+    assert len({remedy.label for remedy in adams}) == 2

@@ -28,6 +28,7 @@ def change_learning_rate(problem: Problem, lr: float) -> Remedy:
         f"set the learning rate to {lr:.2g} (now {present:.2g})",
         f"torch.optim.{name}({problem.model_name}.parameters(), lr={lr:.2g})",
         apply,
+        variant=f"{lr:.2g}",
     )
 
 
@@ -46,4 +47,5 @@ def change_optimizer(problem: Problem, cls: type[torch.optim.Optimizer], **optio
         f"train with {cls.__name__}",
         f"torch.optim.{cls.__name__}({problem.model_name}.parameters(), {listed})",
         apply,
+        variant=f"{cls.__name__} {listed}",
     )

@@ -14,7 +14,7 @@ class Remedy:
     """`apply` makes the changed problem (never changes the one it gets); `text` says what, `code` the line to write.
 
     `on`: where its effect must show: the score on "held-out" or "train" batches, or the held-out "loss". `steps`: in a
-    race of fewer it cannot show.
+    race of fewer it cannot show. `variant`: what tells it from another remedy of the same id (its figure).
     """
 
     id: str
@@ -23,6 +23,12 @@ class Remedy:
     apply: Callable[[Problem], Problem]
     on: str = "held-out"
     steps: int = 0
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The id with the variant: `change-learning-rate 0.01`."""
+        return f"{self.id} {self.variant}".rstrip()
 
     @property
     def line(self) -> RemedyLine:

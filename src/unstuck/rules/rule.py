@@ -28,6 +28,11 @@ class Suspicion:
     remedies: tuple[Remedy, ...] = ()
     fault: bool = False
 
+    @property
+    def lanes(self) -> tuple[tuple[str, Remedy], ...]:
+        """Its remedies, each with the name that its lane in the race has."""
+        return tuple((f"{self.cause}:{remedy.label}", remedy) for remedy in self.remedies)
+
 
 @dataclass(frozen=True)
 class Rule:
