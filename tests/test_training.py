@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unstuck.loop import Clip
 from unstuck.problem import Problem
 from unstuck.training import Training, exchangeable, mix_entries
 
@@ -38,7 +39,7 @@ def by_hand(start, steps, lr=lambda step: 0.1, clip=None, clear=True, accumulate
     ("facts", "hand"),
     [
         ({}, {}),
-        ({"clip": ("norm", 0.05)}, {"clip": 0.05}),
+        ({"clip": Clip("norm", 0.05)}, {"clip": 0.05}),
         ({"schedule": (1.0, 0.5, 0.25)}, {"lr": lambda step: 0.1 * (1.0, 0.5, 0.25)[min(step, 2)]}),
         ({"uncleared": 1.0}, {"clear": False}),
         ({"accumulate": 3}, {"accumulate": 3}),

@@ -138,18 +138,33 @@ def _task(kind: str, output: Tensor, target: Tensor) -> str:
         if target.shape == output.shape and _zero_one(target):
             if output.dim() == 1 or output.shape[1] == 1:
                 return "binary"
-            return "onehot" if kind == "cross_entropy" or bool((target.sum(1) == 1).all()) else "multilabel"
+            return "onehot" if kind == "cross_entropy" or hot_axis(target) is not None else "multilabel"
         return "onehot" if target.is_floating_point() else "classes"
     if kind == "kl":
         return "onehot"
     zero_one = _zero_one(target)
     if not zero_one or torch.unique(target).numel() < 2:
         return "multilabel" if kind.startswith("bce") and zero_one else "regression"
+    if hot_axis(target) is not None:
+        return "onehot"
     if target.dim() == 2 and target.shape[1] > 1:
-        return "onehot" if bool((target.sum(1) == 1).all()) else "multilabel"
+        return "multilabel"
     if target.dim() <= 2:
         return "binary"
     return "multilabel" if kind.startswith("bce") else "regression"
+
+
+def hot_axis(target: Tensor) -> int | None:
+    """The dimension of the classes: along it each target is one-hot, or a distribution. Dimension 1 as torch has it, or
+    the last ([batch, time, classes]); None where neither sums to 1."""
+    known = target.detach().double()
+    axes = (1, target.dim() - 1) if target.dim() > 1 else ()
+    return next((d for d in axes if target.shape[d] > 1 and bool(((known.sum(d) - 1).abs() < 1e-4).all())), None)
+
+
+def hot_labels(values: Tensor, target: Tensor) -> Tensor:
+    """The largest entry along the classes of a one-hot `target`."""
+    return values.argmax(hot_axis(target) or 1)
 
 
 @dataclass(frozen=True)
@@ -210,7 +225,7 @@ def _recall(right: Tensor, labels: Tensor) -> tuple[float, int]:
 def labels_of(task: str, target: Tensor) -> Tensor:
     """Class indices of a target, flat; ignored ones (negative) left out."""
     if task == "onehot":
-        return target.argmax(1).flatten()
+        return hot_labels(target, target).flatten()
     labels = target.flatten()
     return labels[labels >= 0].long() if task == "classes" else (labels > 0.5).long()
 
@@ -248,7 +263,7 @@ def hit(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
         right = output.argmax(dim) == target
         return right[target != -100]
     if criterion.task == "onehot":
-        return output.argmax(1) == target.argmax(1)
+        return hot_labels(output, target) == hot_labels(target, target)
     threshold = 0.0 if criterion.kind in {"bce_logits", "cross_entropy"} else 0.5
     if criterion.kind == "nll" and criterion.handwritten:
         threshold = -0.6931

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]
 """Parameters and buffers by name."""
+
+
+class Clip(NamedTuple):
+    """Clipping of the gradients: by "norm" (of this order: 2 is the length, 1 the sum, inf the peak) or by "value"."""
+
+    kind: str
+    bound: float
+    order: float = 2.0
+
+    @property
+    def call(self) -> str:
+        """As it is written: `clip_grad_norm_(…, 1.0)`."""
+        return f"clip_grad_{self.kind}_(…, {self.bound:g}" + (f", {self.order:g})" if self.order != 2.0 else ")")
 
 
 @dataclass(frozen=True)
@@ -21,13 +35,14 @@ class Loop:
     by_hand              parameters changed although no optimizer stepped
     uncleared            share of the checked steps that began with gradients of earlier ones (1.0: never cleared)
     accumulate           backward calls per step (the commonest number)
-    clip                 ("norm" | "value", bound), or None
+    clip                 how gradients are clipped, or None
     clip_active, clip_factor   share of clip calls that shrank the gradient; median factor by which they did
     clip_before_unscale  True when scaled gradients were clipped
     losses               loss at each backward, in order; `lrs`: learning rate of group 0 at each step
     schedule             that rate as a factor of the recipe's, step by step; () where it never changed
     gradient_norms       (step, norm of the whole gradient) at the sampled steps
     training             flag of each module in the last sampled step; `eval_share`: share of sampled steps in eval mode
+    kept                 parameters whose gradients are never cleared, where those of another optimizer are
     discarded            share of checked steps of several backwards where gradients were cleared between these
     unheld               parameters of the model that got gradients and that no optimizer holds
     resting              likewise, held only by optimizers that never stepped while another did
@@ -43,8 +58,9 @@ class Loop:
     stepping: bool = True
     by_hand: bool = False
     uncleared: float = 0.0
+    kept: tuple[str, ...] = ()
     accumulate: int = 1
-    clip: tuple[str, float] | None = None
+    clip: Clip | None = None
     clip_active: float = 0.0
     clip_factor: float = 1.0
     clip_before_unscale: bool = False

@@ -62,11 +62,12 @@ def settle(evidence: Evidence, suspicions: Sequence[Suspicion], race: Race | Non
 
 
 def sound(evidence: Evidence) -> bool:
-    """True if the training came close to what can be reached on its data, and does not fall behind on fresh ones."""
+    """True if the training came close to what can be reached on its data, and neither fell back from there nor falls
+    behind on fresh ones."""
     level = evidence.level
     if level is None or not math.isfinite(level.learnt):
         return False
-    if evidence.history is not None and not evidence.history.finite:
+    if evidence.history is not None and evidence.history.rose:
         return False
     if evidence.generalization is not None and overfits(evidence.generalization):
         return False

@@ -82,6 +82,9 @@ class Training:
         self.optimizer.step()
         if loop.uncleared < 0.5:
             self.optimizer.zero_grad()
+        elif loop.kept:
+            for name, parameter in self.model.named_parameters():
+                parameter.grad = parameter.grad if name in loop.kept else None
 
     def next_batch(self) -> Batch:
         """The batch of the next step, taken from its order."""
@@ -114,10 +117,10 @@ def clip(model: nn.Module, loop: Loop) -> None:
     """Clip the gradients as the loop does; where it clips scaled ones, the bound is smaller by the scale."""
     if loop.clip is None:
         return
-    kind, bound = loop.clip
+    kind, bound, order = loop.clip
     bound /= loop.loss_scale if loop.clip_before_unscale else 1.0
     if kind == "norm":
-        nn.utils.clip_grad_norm_(model.parameters(), bound)
+        nn.utils.clip_grad_norm_(model.parameters(), bound, order)
     else:
         nn.utils.clip_grad_value_(model.parameters(), bound)
 

@@ -130,7 +130,7 @@ def loop(facts, steps=8):
                 loss = F.cross_entropy(model(torch.randn(16, 4)), torch.randint(0, 3, (16,)))
                 loss.backward()
             if "clip" in facts:
-                nn.utils.clip_grad_norm_(model.parameters(), facts["clip"])
+                nn.utils.clip_grad_norm_(model.parameters(), *facts["clip"])
             if facts.get("step", True):
                 optimizer.step()
             if facts.get("clear", True):
@@ -147,8 +147,9 @@ def test_gradients_never_cleared_are_seen():
 
 
 def test_clipping_is_seen_with_its_bound_and_factor():
-    facts = loop({"clip": 1e-3})
-    assert facts.clip == ("norm", 1e-3)
+    facts = loop({"clip": (1e-3,)})
+    assert facts.clip == ("norm", 1e-3, 2.0)
+    assert loop({"clip": (1e-3, 1)}).clip == ("norm", 1e-3, 1.0)
     assert facts.clip_active == 1.0
     assert facts.clip_factor < 0.01
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unstuck.errors import UnstuckError
-from unstuck.loop import Loop
+from unstuck.loop import Clip, Loop
 from unstuck.probes.gradients import gradient, measure
 from unstuck.problem import Problem, state_of
 
@@ -75,13 +75,15 @@ def test_dropout_does_not_look_like_decay():
 
 def test_what_clipping_leaves_is_what_torchs_own_clipping_leaves():
     model = mlp()
-    for kind, bound in (("norm", 0.05), ("norm", 100.0), ("value", 0.01), ("value", 10.0)):
-        case = replace(problem(model, data=batches(1)), loop=Loop(clip=(kind, bound)))
+    by_norm = [Clip("norm", *rest) for rest in ((0.05,), (100.0,), (0.05, 1.0), (0.05, math.inf))]
+    for clip in (*by_norm, Clip("value", 0.01), Clip("value", 10.0)):
+        case = replace(problem(model, data=batches(1)), loop=Loop(clip=clip))
         _, found = gradient(case, case.twin(), case.data[0])
         for name, parameter in model.named_parameters():
             parameter.grad = found[name].clone()
         before = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
-        getattr(nn.utils, f"clip_grad_{kind}_")(model.parameters(), bound)
+        order = [clip.order] if clip.kind == "norm" else []
+        getattr(nn.utils, f"clip_grad_{clip.kind}_")(model.parameters(), clip.bound, *order)
         after = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
         assert measure(case).first.left == pytest.approx(float(after / before), rel=1e-4)
 

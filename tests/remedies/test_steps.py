@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unstuck.loop import Loop
+from unstuck.loop import Clip, Loop
 from unstuck.problem import Problem
 from unstuck.remedies.clipping import add_clipping, loosen_clipping, unscale_first
 from unstuck.remedies.options import drop_weight_decay, usual_epsilon, usual_momentum
@@ -37,7 +37,7 @@ def test_add_clipping_bounds_the_step_by_rate_times_bound():
 
 
 def test_loosen_clipping_lets_the_gradient_through():
-    tight = problem(clip=("norm", 1e-3))
+    tight = problem(clip=Clip("norm", 1e-3))
     assert moved(tight) == pytest.approx(1e-3, rel=1e-3)
     assert moved(loosen_clipping(tight, 1e6).apply(tight)) == pytest.approx(moved(problem()), rel=1e-6)
 
@@ -79,7 +79,7 @@ def test_options_are_changed_in_every_group_and_only_where_they_exist():
 
 
 def test_a_remedy_leaves_the_problem_it_gets_as_it_was():
-    case = problem(clip=("norm", 1e-3))
+    case = problem(clip=Clip("norm", 1e-3))
     loosen_clipping(case, 1.0).apply(case)
     assert isinstance(case.loop, Loop)
-    assert case.loop.clip == ("norm", 1e-3)
+    assert case.loop.clip == Clip("norm", 1e-3)

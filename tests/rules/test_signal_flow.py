@@ -8,6 +8,7 @@ from torch import nn
 
 from unstuck.criterion import find
 from unstuck.diagnose import PROBES, gather
+from unstuck.loop import Clip
 from unstuck.problem import Problem
 from unstuck.rules import (
     bad_initialization_scale,
@@ -143,7 +144,7 @@ def test_recurrence_that_stretches_explodes_and_one_that_shrinks_vanishes(monkey
     assert judged(exploding_gradients, calm, monkeypatch) is None
     assert judged(vanishing_gradients, faint, monkeypatch).remedies[0].id == "gated-recurrence"
     assert judged(vanishing_gradients, calm, monkeypatch) is None
-    clipped = replace(wild, loop=replace(wild.loop, clip=("norm", 1.0)))
+    clipped = replace(wild, loop=replace(wild.loop, clip=Clip("norm", 1.0)))
     assert judged(exploding_gradients, clipped, monkeypatch) is None
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from unstuck.criterion import find
 from unstuck.diagnose import PROBES, gather
+from unstuck.loop import Clip
 from unstuck.problem import Problem
 from unstuck.recipe import recipe_of
 from unstuck.rules import (
@@ -85,12 +86,12 @@ def sgd(**options):
         ("momentum-misconfigured", sgd(lr=0.01, momentum=0.999), {}),
         ("momentum-misconfigured", lambda p: torch.optim.Adam(p, lr=1e-2, betas=(0.999, 0.9)), {}),
         ("momentum-misconfigured", lambda p: torch.optim.Adam(p, lr=1e-3, eps=10.0), {}),
-        ("clipping-too-tight", sgd(), {"clip": ("norm", 1e-3), "clip_active": 1.0, "clip_factor": 2e-3}),
-        ("clipping-too-tight", sgd(), {"clip": ("value", 1e-5)}),
+        ("clipping-too-tight", sgd(), {"clip": Clip("norm", 1e-3), "clip_active": 1.0, "clip_factor": 2e-3}),
+        ("clipping-too-tight", sgd(), {"clip": Clip("value", 1e-5)}),
         (
             "clipping-before-unscale",
             sgd(),
-            {"clip": ("norm", 1.0), "clip_factor": 2e-5, "clip_before_unscale": True, "loss_scale": 65536.0},
+            {"clip": Clip("norm", 1.0), "clip_factor": 2e-5, "clip_before_unscale": True, "loss_scale": 65536.0},
         ),
         ("weight-decay-too-strong", sgd(lr=0.1, weight_decay=5.0), {}),
         ("weight-decay-too-strong", lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=30.0), {}),
@@ -110,8 +111,8 @@ def test_the_cause_is_the_strongest(cause, make, loop, monkeypatch):
         (sgd(), {}),
         (sgd(lr=0.1, momentum=0.9, weight_decay=5e-4), {"schedule": tuple(1 - i / 60 for i in range(60))}),
         (lambda p: torch.optim.Adam(p, lr=1e-2), {"schedule": tuple(min(1.0, (i + 1) / 10) for i in range(60))}),
-        (lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1), {"clip": ("norm", 1.0), "clip_active": 0.3}),
-        (sgd(), {"clip": ("value", 0.1)}),
+        (lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1), {"clip": Clip("norm", 1.0), "clip_active": 0.3}),
+        (sgd(), {"clip": Clip("value", 0.1)}),
         (lambda p: torch.optim.Adagrad(p, lr=0.1), {}),
         (lambda p: torch.optim.RMSprop(p, lr=3e-3), {}),
     ],

@@ -41,10 +41,11 @@ class Trail:
 
 
 class Clearing:
-    """What was found: `cleared`, one flag a checked step; `discarded`, one flag a checked step of several backwards."""
+    """What was found: `checked`, one flag (cleared or not) a checked step of each optimizer (by id); `discarded`, one
+    flag a checked step of several backwards."""
 
     def __init__(self) -> None:
-        self.cleared: list[bool] = []
+        self.checked: dict[int, list[bool]] = {}
         self.discarded: list[bool] = []
         self._trails: dict[int, Trail] = {}
 
@@ -54,6 +55,11 @@ class Clearing:
         filled = next((p for p in held if p.grad is not None and not p.grad.is_sparse and bool(p.grad.any())), None)
         if filled is not None:
             self._trails[id(optimizer)] = Trail(filled)
+
+    @property
+    def cleared(self) -> list[bool]:
+        """The flags of all optimizers."""
+        return [flag for flags in self.checked.values() for flag in flags]
 
     @property
     def following(self) -> bool:
@@ -70,7 +76,7 @@ class Clearing:
         trail = self._trails.pop(id(optimizer), None)
         if trail is None or trail.dirty is None:
             return
-        self.cleared.append(not trail.dirty)
+        self.checked.setdefault(id(optimizer), []).append(not trail.dirty)
         if backwards > 1:
             self.discarded.append(trail.discarded)
 

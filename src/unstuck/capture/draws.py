@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from unstuck.capture.origin import _preparation, _selections, _touches_loader
+from unstuck.capture.origin import _preparation, _selections, _together, _touches_loader
 from unstuck.capture.seen import Form, Origin, Seen
 from unstuck.problem import Batch
 from unstuck.recorder import Call, name_of
@@ -65,6 +65,8 @@ def _loaded(origin: Origin, size: int, draw: int) -> tuple[Batch, ...]:
 
 def _indexed(origin: Origin, size: int, draw: int) -> tuple[Batch, ...]:
     picked = [entry for entry in _selections(origin) if origin.linked.tensors[entry[0]].shape[0] == size]
+    if not _together(picked):
+        return ()
     total = min((len(base) for _, base, _ in picked), default=0)
     count = min(SAMPLES, total) // size * size
     chosen = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unstuck.capture.seen import Form, Seen
 from unstuck.capture.watch import Watch
-from unstuck.loop import Loop
+from unstuck.loop import Clip, Loop
 from unstuck.problem import batch_size
 
 
@@ -26,7 +26,7 @@ def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
     resting = _held([o for o, _ in seen.optimizers.values()]) - held_ids
     reached = seen.with_gradient | {i for i, (t, _) in seen.initial.items() if t.is_leaf and t.grad is not None}
     live = {i: t for i, (t, _) in seen.initial.items()}
-    kinds = [(kind, bound) for kind, bound, _ in seen.clips]
+    clips = [clip for clip, _ in seen.clips]
     active, factor = _clipping(seen.clips)
     return Loop(
         steps=sum(seen.steps.values()),
@@ -34,10 +34,11 @@ def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
         # A run that we stopped at its first backward (a NaN) had no chance to step.
         stepping=sum(seen.steps.values()) > 0 or (bool(watch.why_stopped) and seen.backwards <= 1),
         by_hand=not sum(seen.steps.values()) and _moved(seen),
-        uncleared=1 - _share(seen.clearing.cleared) if seen.clearing.cleared else 0.0,
+        uncleared=max((1 - _share(flags) for flags in seen.clearing.checked.values()), default=0.0),
+        kept=_kept(seen, names),
         discarded=_share(seen.clearing.discarded),
         accumulate=seen.per_step.most_common(1)[0][0] if seen.per_step else 1,
-        clip=max(set(kinds), key=kinds.count) if kinds else None,
+        clip=max(set(clips), key=clips.count) if clips else None,
         clip_active=active,
         clip_factor=factor,
         clip_before_unscale=seen.clip_unscaled,
@@ -64,6 +65,16 @@ def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
         optimizers=len([i for i, n in seen.steps.items() if n]),
         ended=watch.why_stopped,
     )
+
+
+def _kept(seen: Seen, names: Mapping[int, str]) -> tuple[str, ...]:
+    """Parameters of optimizers whose gradients are mostly not cleared, where those of another are; else ()."""
+    share = {key: _share(flags) for key, flags in seen.clearing.checked.items()}
+    never = _held([o for key, (o, _) in seen.optimizers.items() if share.get(key, 1.0) < OFTEN])
+    return tuple(names[i] for i in names if i in never) if any(s >= OFTEN for s in share.values()) else ()
+
+
+OFTEN = 0.5
 
 
 def _held(optimizers: list[Any]) -> set[int]:
@@ -95,9 +106,9 @@ def _moved(seen: Seen) -> bool:
     )
 
 
-def _clipping(clips: list[tuple[str, float, Any]]) -> tuple[float, float]:
+def _clipping(clips: list[tuple[Clip, Any]]) -> tuple[float, float]:
     """Share of clip calls that shrank the gradient, and the median factor (bound / norm, at most 1)."""
-    factors = sorted(min(1.0, bound / max(float(norm), 1e-30)) for kind, bound, norm in clips if norm is not None)
+    factors = sorted(min(1.0, clip.bound / max(float(norm), 1e-30)) for clip, norm in clips if norm is not None)
     if not factors:
         return 0.0, 1.0
     return sum(f < 1 for f in factors) / len(factors), factors[len(factors) // 2]

@@ -8,7 +8,7 @@ not change when a batch's samples are mixed (else a leaf's first dimension is no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,8 +72,8 @@ def _ordered(form: Form) -> bool:
     if isinstance(origin.loader, DataLoader) and _touches_loader(origin):
         return isinstance(getattr(origin.loader, "sampler", None), SequentialSampler)
     size = _samples(form)
-    picks = [pick for n, _, pick in _selections(origin) if len(origin.linked.tensors[n]) == size]
-    return bool(picks) and all(_consecutive(pick) for pick in picks)
+    picked = [entry for entry in _selections(origin) if len(origin.linked.tensors[entry[0]]) == size]
+    return bool(picked) and _together(picked) and _consecutive(picked[0][2])
 
 
 def _consecutive(pick: Any) -> bool:
@@ -165,6 +165,19 @@ def _selections(origin: Origin) -> list[tuple[int, Tensor, Any]]:
     return found
 
 
+def _together(picked: Sequence[tuple[int, Tensor, Any]]) -> bool:
+    """True if the same rows were selected of every tensor: windows of a text, cut out one by one, are no rows."""
+    first = picked[0][2] if picked else None
+    return all(_same_rows(pick, first) for _, _, pick in picked)
+
+
+def _same_rows(pick: Any, other: Any) -> bool:
+    if isinstance(pick, slice) or isinstance(other, slice):
+        return type(pick) is type(other) and bool(pick == other)
+    one, two = torch.as_tensor(pick), torch.as_tensor(other)
+    return one.shape == two.shape and bool((one == two).all())
+
+
 def _selects_rows(base: Any, pick: Any, output: Any) -> bool:
     if not isinstance(base, Tensor) or not isinstance(output, Tensor) or base.dim() == 0 or output.dim() != base.dim():
         return False
@@ -177,6 +190,8 @@ def _from_tensors(origin: Origin, size: int) -> list[Batch]:
     picked = _selections(origin)
     counts = {len(base) for _, base, _ in picked}
     if len(counts) != 1 or any(origin.linked.tensors[n].shape[0] != size for n, _, _ in picked):
+        return []
+    if not _together(picked):
         return []
     count = counts.pop()
     generator = torch.Generator().manual_seed(0)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from unstuck.capture.pulse import Pulse
+from unstuck.loop import Clip
 
 
 class Observer(Protocol):
@@ -43,7 +44,7 @@ class Observer(Protocol):
     def draw_batch(self, loader_iterator: Any, draw: Callable[[Any], Any]) -> Any:
         """A loader is asked for a batch: `draw(loader_iterator)` makes it."""
 
-    def clipped(self, kind: str, bound: float, norm: Any) -> None:
+    def clipped(self, clip: Clip, norm: Any) -> None:
         """Gradients were clipped; `norm` before it, where known."""
 
     def scaled(self, loss: Any, scaled: Any) -> None:
@@ -87,11 +88,11 @@ def _ignoring(beginning: str) -> Iterator[None]:
 
 
 def _clips(stack: ExitStack, observer: Observer) -> None:
-    def norm(out: Any, parameters: Any, max_norm: Any = None, *a: Any, **k: Any) -> None:
-        observer.clipped("norm", float(max_norm), out)
+    def norm(out: Any, parameters: Any, max_norm: Any = None, norm_type: Any = 2.0, *a: Any, **k: Any) -> None:
+        observer.clipped(Clip("norm", float(max_norm), float(norm_type)), out)
 
     def value(out: Any, parameters: Any, clip_value: Any = None, *a: Any, **k: Any) -> None:
-        observer.clipped("value", float(clip_value), None)
+        observer.clipped(Clip("value", float(clip_value)), None)
 
     for module in (torch.nn.utils, torch.nn.utils.clip_grad):
         _after(stack, module, "clip_grad_norm_", norm)

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unstuck.capture.clearing import Clearing
+from unstuck.loop import Clip
 from unstuck.recorder import Call
 from unstuck.tape import Linked, Tape, tensors_in
 
@@ -75,7 +76,7 @@ class Seen:
     loss_site: str = ""
     per_step: Counter[int] = field(default_factory=Counter)
     clearing: Clearing = field(default_factory=Clearing)
-    clips: list[tuple[str, float, Any]] = field(default_factory=list)
+    clips: list[tuple[Clip, Any]] = field(default_factory=list)
     clip_unscaled: bool = False
     gradient_norms: list[tuple[int, float]] = field(default_factory=list)
     no_gradient: set[int] = field(default_factory=set)

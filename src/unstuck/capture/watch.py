@@ -28,6 +28,7 @@ from unstuck.capture.recording import Recording
 from unstuck.capture.sample import Moment, keep
 from unstuck.capture.seen import Seen
 from unstuck.errors import StopTraining
+from unstuck.loop import Clip
 from unstuck.recorder import Call, site
 
 FIRST_TRIES = 20
@@ -244,12 +245,12 @@ class Watch:
         self._last = (self._samplers.get(id(getattr(loader_iterator, "_index_sampler", loader_iterator))), batch)
         return batch
 
-    def clipped(self, kind: str, bound: float, norm: Any) -> None:
+    def clipped(self, clip: Clip, norm: Any) -> None:
         """Keep bound and norm; note clipping of gradients that a scaler had not unscaled."""
         if self._scaled is not None and self._scaled[2] != 1.0 and not self._was_unscaled:
             self.seen.clip_unscaled = True
         if len(self.seen.clips) < 100_000:
-            self.seen.clips.append((kind, bound, norm.detach() if isinstance(norm, Tensor) else norm))
+            self.seen.clips.append((clip, norm.detach() if isinstance(norm, Tensor) else norm))
 
     def scaled(self, loss: Any, scaled: Any) -> None:
         """Keep which loss a scaled one came from."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.errors import UnstuckError
+from unstuck.loop import Clip
 from unstuck.probes.anatomy import LAYERS
 from unstuck.probes.layers import Layer, layers_of, norm_of, ratio
 from unstuck.problem import Batch, Problem
@@ -137,12 +138,12 @@ def _point(problem: Problem, model: nn.Module, recipe: OptimizerRecipe | None) -
     )
 
 
-def _left(gradient: Tensor, clip: tuple[str, float] | None) -> float:
+def _left(gradient: Tensor, clip: Clip | None) -> float:
     if clip is None or not bool(gradient.any()):
         return 1.0
-    kind, bound = clip
-    norm = float(gradient.norm())
-    return min(1.0, bound / norm) if kind == "norm" else float(gradient.clamp(-bound, bound).norm()) / norm
+    if clip.kind == "norm":
+        return min(1.0, clip.bound / float(gradient.norm(clip.order)))
+    return float(gradient.clamp(-clip.bound, clip.bound).norm() / gradient.norm())
 
 
 def gradient(problem: Problem, model: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:

@@ -10,6 +10,11 @@ import numpy as np
 from unstuck.errors import UnstuckError
 from unstuck.problem import Problem
 
+RISEN = 1.5
+"""Last loss over the lowest tenth's: noise between tenths of a sound training stays within 1.2 (measured)."""
+GIVEN_BACK = 0.1
+"""And of the way down that was lost again: next to a loss of nearly 0 every ripple is a large factor."""
+
 
 @dataclass(frozen=True)
 class History:
@@ -35,6 +40,13 @@ class History:
     finite: bool
     gradient_first: float
     gradient_last: float
+
+    @property
+    def rose(self) -> bool:
+        """True if the loss came down and clearly rose again, or ended in what is not finite."""
+        given_back = self.last - self.lowest
+        clearly = given_back > max(3 * self.noise, GIVEN_BACK * (self.first - self.lowest))
+        return not self.finite or (clearly and self.lowest > 0 and self.last > RISEN * self.lowest)
 
 
 def measure(problem: Problem) -> History:

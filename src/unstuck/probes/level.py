@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unstuck.criterion import Score, score
+from unstuck.criterion import Score, labels_of, score
 from unstuck.problem import Batch, Problem, spaced
 from unstuck.sandbox import sandbox
 
@@ -63,13 +63,7 @@ def collect_targets(problem: Problem, batches: Sequence[Batch]) -> list[Tensor]:
 
 def class_shares(problem: Problem, targets: Sequence[Tensor]) -> Tensor:
     """Relative frequency of each class [classes]."""
-    task = problem.criterion.task
-    if task == "onehot":
-        labels = torch.cat([t.argmax(1).flatten() for t in targets])
-    else:
-        labels = torch.cat([t.flatten() for t in targets])
-        labels = labels[labels >= 0] if task == "classes" else (labels > 0.5)
-    counts = torch.bincount(labels.long())
+    counts = torch.bincount(torch.cat([labels_of(problem.criterion.task, t) for t in targets]))
     return counts.double() / counts.sum()
 
 

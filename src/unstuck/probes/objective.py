@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from unstuck.criterion import hot_axis
 from unstuck.errors import UnstuckError
 from unstuck.probes.activations import RECTIFIERS, SMOOTH, SQUASHERS
 from unstuck.probes.anatomy import head
@@ -73,10 +74,10 @@ def measure(problem: Problem) -> Objective:
     if problem.criterion.key is None:
         raise UnstuckError("the criterion is unknown")
     with sandbox(0):
-        seen, call, output, _ = _criterion(problem, problem.twin())
+        seen, call, output, target = _criterion(problem, problem.twin())
         calls = head(seen, output)
         low, high, missed = _reach(problem, seen, calls, output)
-        classes = class_axis(problem, output)
+        classes = class_axis(problem, output, target)
         form, axis = form_of(output.detach(), classes)
         scale, part = scale_of(problem, seen, call)
         return Objective(
@@ -104,8 +105,12 @@ def _criterion(problem: Problem, model: nn.Module) -> tuple[Trace, Seen, Tensor,
     return (seen, call, target, output) if problem.criterion.flipped else (seen, call, output, target)
 
 
-def class_axis(problem: Problem, output: Tensor) -> int:
-    """Dimension 1 for torch's losses; the last for what is picked or multiplied by hand, and for kl_div."""
+def class_axis(problem: Problem, output: Tensor, target: Tensor) -> int:
+    """Where a one-hot target has its classes; else dimension 1 for torch's losses, and the last for what is picked or
+    multiplied by hand, and for kl_div."""
+    hot = hot_axis(target) if problem.criterion.task == "onehot" and target.shape == output.shape else None
+    if hot is not None:
+        return hot
     last = output.dim() - 1
     by_hand = problem.criterion.handwritten and problem.criterion.kind != "mse"
     return last if by_hand or problem.criterion.kind == "kl" else min(1, last)
@@ -232,5 +237,7 @@ def _gradient_share(problem: Problem) -> float:
     if output.shape != target.shape or not source.requires_grad:
         return float("nan")
     (gradient,) = torch.autograd.grad(seen.loss.mean(), source, allow_unused=True)
-    reference = (output.detach() - target).norm() / len(output)
+    # The mean runs over samples (and time steps), not over classes.
+    means = target.numel() // target.shape[hot_axis(target) or 1] if problem.criterion.task == "onehot" else len(output)
+    reference = (output.detach() - target).norm() / means
     return float(gradient.norm() / reference.clamp_min(1e-30)) if gradient is not None else float("nan")

@@ -31,12 +31,16 @@ COMPONENTS = 64
 a logistic regression on them is as good as on the pixels (0.82 against 0.81 held out)."""
 
 FEWEST = 40
+NOTHING = 1e-8
+"""Variance of a principal component, of columns that have 1 each, below which it is round-off."""
 OWN_S = 3.0
 INFORMATIVE = 3.5
 """Standard errors above the constant's score from which a reference knows something: the best of three references at
 chance exceeds this once in a thousand data sets."""
 SLIGHT = 0.25
 """Share of what lies above the constant's score below which a reference knows next to nothing."""
+WILD = 0.5
+"""A reference so far below the constant on held-out rows has not been fitted: it cannot say that there is nothing."""
 BUDGET_S = 4.0
 
 
@@ -96,7 +100,8 @@ class References:
         """True if neither does, nor comes far, though there are rows enough for a good model to stand out."""
         enough = self.held_rows >= FEWEST and self.chance + 2 * INFORMATIVE * self.error < 1
         slight = self.known <= self.chance + SLIGHT * (1 - self.chance)
-        return enough and slight and not self.informative and not math.isnan(self.own)
+        fitted = self.best.held_out >= self.chance - WILD
+        return enough and slight and fitted and not self.informative and not math.isnan(self.own)
 
 
 def measure(problem: Problem, budget_s: float = BUDGET_S) -> References:
@@ -215,14 +220,16 @@ def network(table: Table) -> Any:
 
 def _pipeline(table: Table, model: Any) -> Any:
     from sklearn.decomposition import PCA
+    from sklearn.feature_selection import VarianceThreshold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     rows, columns = table.inputs.shape
-    if columns <= COMPONENTS:
+    if columns <= COMPONENTS or not table.inputs.std(0).any():
         return make_pipeline(StandardScaler(), model)
-    kept = min(COMPONENTS, rows // 2)
-    return make_pipeline(StandardScaler(), PCA(kept, svd_solver="randomized", random_state=0), StandardScaler(), model)
+    parts = PCA(min(COMPONENTS, rows // 2), svd_solver="randomized", random_state=0)
+    # Beyond the rank of the table a component is round-off: scaled to unit variance it would explode on other rows.
+    return make_pipeline(StandardScaler(), parts, VarianceThreshold(NOTHING), StandardScaler(), model)
 
 
 def _components(train: Table, held: Table) -> list[Reference]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unstuck.criterion import hot_labels
 from unstuck.errors import UnstuckError
 from unstuck.problem import Batch, Problem
 from unstuck.sandbox import sandbox
@@ -143,7 +144,7 @@ def _labels(task: str, target: Tensor) -> tuple[Tensor, bool]:
     if task == "classes":
         return target.long(), True
     if task == "onehot":
-        return target.argmax(1), True
+        return hot_labels(target, target), True
     if task == "binary":
         return (target > 0.5).long(), True
     if task in {"regression", "multilabel"}:

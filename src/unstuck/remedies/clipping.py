@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from unstuck.loop import Clip
 from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
 
@@ -14,18 +15,18 @@ def add_clipping(problem: Problem, bound: float = 1.0) -> Remedy:
         "add-clipping",
         f"clip the gradient's norm at {bound:g} before each step",
         f"torch.nn.utils.clip_grad_norm_({problem.model_name}.parameters(), {bound:g})  # before optimizer.step()",
-        lambda p: replace(p, loop=replace(p.loop, clip=("norm", bound), clip_before_unscale=False)),
+        lambda p: replace(p, loop=replace(p.loop, clip=Clip("norm", bound), clip_before_unscale=False)),
     )
 
 
 def loosen_clipping(problem: Problem, bound: float) -> Remedy:
     """A bound that only steps far above the usual ones meet."""
-    kind = problem.loop.clip[0] if problem.loop.clip else "norm"
+    looser = Clip("norm", bound) if problem.loop.clip is None else problem.loop.clip._replace(bound=bound)
     return Remedy(
         "loosen-clipping",
         f"raise the clipping bound to {bound:.2g}",
-        f"torch.nn.utils.clip_grad_{kind}_({problem.model_name}.parameters(), {bound:.2g})",
-        lambda p: replace(p, loop=replace(p.loop, clip=(kind, bound), clip_before_unscale=False)),
+        f"torch.nn.utils.{looser.call}".replace("…", f"{problem.model_name}.parameters()"),
+        lambda p: replace(p, loop=replace(p.loop, clip=looser, clip_before_unscale=False)),
     )
 
 

@@ -21,7 +21,7 @@ def clear_gradients() -> Remedy:
         "clear-gradients",
         "clear the gradients before each backward pass",
         "optimizer.zero_grad()  # once per step, before loss.backward()",
-        lambda p: replace(p, loop=replace(p.loop, uncleared=0.0)),
+        lambda p: replace(p, loop=replace(p.loop, uncleared=0.0, kept=())),
     )
 
 

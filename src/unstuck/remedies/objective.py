@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unstuck.criterion import hot_axis
 from unstuck.problem import Batch, Problem, Program
 from unstuck.remedies.remedy import Remedy
 from unstuck.remedies.rewrite import instead, leave_out, rewritten
@@ -226,4 +227,7 @@ def binary_with_logits(output: Tensor, target: Tensor) -> Tensor:
 
 def class_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of logits against class indices, or against one-hot rows of any type."""
-    return F.cross_entropy(output, target.to(output) if target.shape == output.shape else target)
+    if target.shape != output.shape:
+        return F.cross_entropy(output, target)
+    axis = hot_axis(target) or 1
+    return F.cross_entropy(output.movedim(axis, 1), target.to(output).movedim(axis, 1))

@@ -11,9 +11,10 @@ from unstuck.remedies.objective import drop_weights, weigh_classes
 from unstuck.rules.rule import Rule, Suspicion
 from unstuck.trace import Seen
 
-IGNORED = 0.1
+IGNORED = 0.2
 """A class is pushed out when its share of the loss is below this part of both its share of the samples and an even
-share. Balanced weights, and anything between them and none, leave every class at more than the smaller of the two."""
+share. Balanced weights, and anything between them and none, leave every class at more than the smaller of the two; the
+inverse of a balanced weight takes a class of a tenth to 0.12 of it."""
 
 
 def judge(evidence: Evidence) -> Suspicion | None:

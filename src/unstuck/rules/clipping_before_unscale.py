@@ -13,11 +13,11 @@ def judge(evidence: Evidence) -> Suspicion | None:
     loop, problem = evidence.loop, evidence.problem
     if not loop.clip_before_unscale or loop.clip is None:
         return None
-    kind, bound = loop.clip
+    bound = loop.clip.bound
     return Suspicion(
         cause="clipping-before-unscale",
         strength=0.98,
-        where=f"clip_grad_{kind}_(…, {bound:g})",
+        where=loop.clip.call,
         summary=f"Gradients are clipped at {bound:g} while they are still multiplied by the loss scale of "
         f"{loop.loss_scale:g}: what is left of them after unscaling is next to nothing.",
         evidence=(

@@ -23,14 +23,14 @@ def judge(evidence: Evidence) -> Suspicion | None:
     active, factor = _cut(evidence)
     if loop.clip is None or loop.clip_before_unscale or active < ALWAYS or factor > TIGHT:
         return None
-    kind, bound = loop.clip
+    bound = loop.clip.bound
     usual = bound / max(factor, 1e-30)
     free = problem is not None and problem.optimizer is not None and problem.optimizer.cls.__name__ in SCALE_FREE
     looser = 10 ** math.ceil(math.log10(usual)) if math.isfinite(usual) and usual > 0 else 1.0
     return Suspicion(
         cause="clipping-too-tight",
         strength=0.4 if free else 0.95,
-        where=f"clip_grad_{kind}_(…, {bound:g})",
+        where=loop.clip.call,
         summary=f"Clipping at {bound:g} cuts the gradient at {active:.0%} of the steps, to {factor:.2g} of itself.",
         evidence=(
             Figure("share of steps that were clipped", active, samples=loop.steps),
@@ -44,7 +44,7 @@ def _cut(evidence: Evidence) -> tuple[float, float]:
     """Share of steps that were clipped, and what was left of the gradient's norm. Clipping by value does not say; then
     the gradients at the start and at the end do, whichever keeps more."""
     loop, gradients = evidence.loop, evidence.gradients
-    if loop.clip is None or loop.clip[0] == "norm" or gradients is None:
+    if loop.clip is None or loop.clip.kind == "norm" or gradients is None:
         return loop.clip_active, loop.clip_factor
     left = max(gradients.first.left, gradients.last.left)
     return float(left < 1), left

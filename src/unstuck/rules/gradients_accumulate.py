@@ -6,7 +6,7 @@ from unstuck.evidence import Evidence
 from unstuck.records import Figure
 from unstuck.remedies.loop import clear_gradients
 from unstuck.rules.rule import Rule, Suspicion
-from unstuck.rules.words import line
+from unstuck.rules.words import layers_of, line, listed
 
 OFTEN = 0.5
 """Deliberate accumulation clears after each step (share 0); a forgotten `zero_grad` never does (share 1)."""
@@ -18,12 +18,13 @@ def judge(evidence: Evidence) -> Suspicion | None:
     if loop.uncleared <= OFTEN or loop.steps < 2:
         return None
     norms = [norm for _, norm in loop.gradient_norms]
+    whose = "of these layers " if loop.kept else ""
     return Suspicion(
         cause="gradients-accumulate",
         strength=0.98,
-        where=line(loop.loss_site),
-        summary="Gradients are never cleared: each backward pass adds to those of all earlier steps, so every step "
-        "follows the sum of the whole past.",
+        where=listed(layers_of(loop.kept)) if loop.kept else line(loop.loss_site),
+        summary=f"Gradients {whose}are never cleared: each backward pass adds to those "
+        "of all earlier steps, so every step follows the sum of the whole past.",
         evidence=(
             Figure("steps that began with old gradients", loop.uncleared, samples=loop.steps),
             *(Figure(f"gradient norm, {when} seen", norms[at]) for when, at in (("first", 0), ("last", -1)) if norms),

@@ -27,9 +27,6 @@ of the same network from two seeds differ by up to a tenth (measured on digits a
 LEAP = 0.1
 """Step / weights of the first step. Sound trainings start at 0.002 to 0.05, sick ones at 0.15 to 1.4 (measured)."""
 
-RISEN = 1.5
-"""Last loss over the lowest tenth's: noise between tenths of a sound training stays within 1.2 (measured)."""
-
 SPECIFIC = (momentum_misconfigured, exploding_gradients, bad_initialization_scale, symmetric_initialization,
             saturated_activations, unscaled_inputs, unscaled_targets, wrong_loss_sign_or_scale)  # fmt: skip
 """Causes that a smaller rate heals a little; where one of them has evidence of its own, it is likelier."""
@@ -68,9 +65,7 @@ def _better(rates: Rates) -> bool:
 
 def _rose(evidence: Evidence) -> bool:
     history = evidence.history
-    if history is None or evidence.loop.schedule or history.lowest <= 0:
-        return False
-    return not history.finite or history.last > max(RISEN * history.lowest, history.lowest + 3 * history.noise)
+    return history is not None and not evidence.loop.schedule and history.lowest > 0 and history.rose
 
 
 def _two(lower: float, present: float) -> tuple[float, float]:

@@ -59,7 +59,7 @@ def stacked(seen: Trace) -> tuple[tuple[Seen, Seen], ...]:
 def _source(seen: Trace, call: Seen) -> Seen | None:
     """The linear layer whose output, through affine calls alone and used by nothing else, is this call's input."""
     maker = seen.below(call, _input(call))
-    while maker is not None and maker.name in AFFINE and len(seen.readers(maker)) == 1:
+    while maker is not None and maker.name in AFFINE and len(_users(seen, maker)) == 1:
         if maker.name == "dropout" and maker.output is maker.args[0]:
             return None
         maker = seen.below(maker, _input(maker))
@@ -67,7 +67,9 @@ def _source(seen: Trace, call: Seen) -> Seen | None:
 
 
 def _users(seen: Trace, call: Seen) -> tuple[Seen, ...]:
-    return tuple(r for r in seen.readers(call) if r.name not in {"size", "shape", "dim", "__getitem__shape"})
+    """Calls that take what a layer gives, on the way to the loss (a `relu(x)` whose result is thrown away is not)."""
+    wanted = {c.index for c in seen.ancestors}
+    return tuple(reader for reader in seen.readers(call) if reader.index in wanted)
 
 
 def _input(call: Seen) -> Any:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
+
+from torch import Tensor
+
 from unstuck.evidence import Evidence
+from unstuck.probes.objective import SHAPES, SOFTMAXES, TOLERANCE
 from unstuck.records import Figure
 from unstuck.remedies.rewrite import drop_call
 from unstuck.rules.rule import Rule, Suspicion
+from unstuck.trace import Seen
 
 
 def judge(evidence: Evidence) -> Suspicion | None:
-    """A softmax before a cross-entropy on logits, whose rows sum to 1 over the classes when they reach the loss.
+    """A softmax whose probabilities reach a cross-entropy on logits, or another softmax over the same classes.
 
     A log-softmax (or the log of a softmax) is idempotent: applied again it changes nothing, so that is no finding.
     """
-    anatomy, objective, problem = evidence.anatomy, evidence.objective, evidence.problem
-    assert anatomy is not None and objective is not None and problem is not None
-    call, output = objective.softmax, anatomy.output
-    if problem.criterion.kind != "cross_entropy" or call is None or output is None:
+    found = _before_the_loss(evidence) or _before_another(evidence)
+    if found is None:
         return None
-    if objective.form != "probabilities" or objective.axis != objective.classes:
-        return None
-    values = output.detach()
+    call, values, again, axis = found
     return Suspicion(
         cause="softmax-applied-twice",
         strength=0.97,
         where=call.where,
-        summary=f"{call.where} turns the outputs into probabilities, and cross-entropy applies softmax to them again: "
+        summary=f"{call.where} turns the outputs into probabilities, and {again} applies softmax to them again: "
         "the loss cannot get near zero and its gradient is squeezed.",
         evidence=(
-            Figure("sum of one output row", float(values.sum(objective.classes).mean()), samples=len(values)),
+            Figure("sum of one output row", float(values.sum(axis).mean()), samples=len(values)),
             Figure("largest output", float(values.max()), samples=values.numel()),
             Figure("smallest output", float(values.min()), samples=values.numel()),
         ),
@@ -36,12 +38,40 @@ def judge(evidence: Evidence) -> Suspicion | None:
             drop_call(
                 call.key,
                 "drop-extra-softmax",
-                f"hand the loss the logits: leave out the {call.name} at {call.where}",
-                f"remove {call.where}: cross_entropy applies log_softmax itself",
+                f"leave out the {call.name} at {call.where}: {again} takes logits",
+                f"remove {call.where}: {again} applies its own",
             ),
         ),
         fault=True,
     )
+
+
+Found = tuple[Seen, Tensor, str, int]
+"""The softmax, its probabilities, what applies softmax to them again, and the dimension of the classes."""
+
+
+def _before_the_loss(evidence: Evidence) -> Found | None:
+    anatomy, objective, problem = evidence.anatomy, evidence.objective, evidence.problem
+    assert anatomy is not None and objective is not None and problem is not None
+    call, output = objective.softmax, anatomy.output
+    if problem.criterion.kind != "cross_entropy" or call is None or output is None:
+        return None
+    if objective.form != "probabilities" or objective.axis != objective.classes:
+        return None
+    return call, output.detach(), "cross-entropy", objective.classes
+
+
+def _before_another(evidence: Evidence) -> Found | None:
+    """In the head: a softmax, and right behind it one that runs over the same dimension."""
+    assert evidence.anatomy is not None
+    calls = [call for call in evidence.anatomy.head if call.name not in SHAPES]
+    for call, behind in itertools.pairwise(calls):
+        taken = behind.args[0] if behind.args else behind.kwargs.get("input")
+        if call.name == "softmax" and behind.name in SOFTMAXES and isinstance(taken, Tensor):
+            values, axis = taken.detach(), behind.kwargs.get("dim", behind.args[1] if len(behind.args) > 1 else -1)
+            if isinstance(axis, int) and bool(((values.sum(axis) - 1).abs() < TOLERANCE).all()):
+                return call, values, f"{behind.name} at {behind.where}", axis
+    return None
 
 
 RULE = Rule(
