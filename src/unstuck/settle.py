@@ -67,7 +67,7 @@ def sound(evidence: Evidence) -> bool:
     level = evidence.level
     if level is None or not math.isfinite(level.learnt):
         return False
-    if evidence.history is not None and evidence.history.rose:
+    if (evidence.history is not None and evidence.history.rose) or level.train.loss > level.initial.loss:
         return False
     if evidence.generalization is not None and overfits(evidence.generalization):
         return False

@@ -88,7 +88,11 @@ def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
     optimizer, line = optimizer_of(seen, names)
     recipe = together(seen, optimizer, names, line) if optimizer is not None else None
     loop = replace(loop, hidden=tuple(more_names.values()), foreign=foreign(optimizer, names))
-    loop = replace(loop, schedule=schedule(loop.lrs, recipe.lr if recipe else 0.0))
+    course = schedule(loop.lrs, recipe.lr if recipe else 0.0)
+    if recipe is not None and (peak := max(course, default=1.0)) > 1:
+        # A one-cycle schedule begins far below what it trains at: the recipe's rate is the peak.
+        recipe, course = recipe.scaled(peak), tuple(factor / peak for factor in course)
+    loop = replace(loop, schedule=course)
     problem = Problem(
         model=twin,
         loss=program,

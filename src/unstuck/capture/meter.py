@@ -23,8 +23,9 @@ a training of 170 microseconds a step: 1.9)."""
 PER_CALL_S = 2e-6
 """What keeping one torch call costs."""
 
-USED = 0.4
-"""Of the share, what recording takes: the rest is for what no clock here sees, and for the start-up allowance."""
+USED, KEPT_FREE = 0.4, 0.6
+"""Of the share, what recording steps takes, and up to where a validation may still be recorded (they are few, and steps
+would else always be first). The rest is for what no clock here sees, and for the start-up allowance."""
 
 PAUSE = 3.0
 """A step that took so many plain ones had a pause of the training's own in it (a validation, a slow read)."""
@@ -91,9 +92,9 @@ class Meter:
         """True once a step has been seen that was not recorded."""
         return bool(self._plain)
 
-    def may_sample(self, cost_s: float) -> bool:
-        """True if work of `cost_s` seconds still fits into the share."""
-        return self.charged + cost_s + self.unseen_s <= ALLOWANCE_S + USED * self.share * self.elapsed
+    def may_sample(self, cost_s: float, used: float = USED) -> bool:
+        """True if work of `cost_s` seconds still fits into this part of the share."""
+        return self.charged + cost_s + self.unseen_s <= ALLOWANCE_S + used * self.share * self.elapsed
 
     def steps_until(self, cost_s: float) -> float:
         """In how many plain steps work of `cost_s` seconds will fit into the share, at most those of `LOOK_UP_S`."""

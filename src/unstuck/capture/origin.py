@@ -49,12 +49,19 @@ def _trained_on(recorded: Rows | None, drawn: Rows | None) -> Rows | None:
     of the tensor that it indexes (`x[train_index]`, the rest being for validation)."""
     if recorded is None or drawn is None:
         return drawn
-    tables = [_bytes(column) for column, fold in zip(recorded.columns, recorded.folds, strict=True) if fold > 0]
+    first = _distinct(recorded)
+    if len(recorded) < REPEATED * len(first) or len(first) >= PART * len(_distinct(drawn)):
+        return drawn
+    return recorded.chosen(torch.tensor(sorted(first.values())))
+
+
+def _distinct(rows: Rows) -> dict[bytes, int]:
+    """The place where each sample first stands; equal ones are one."""
+    tables = [_bytes(column) for column, fold in zip(rows.columns, rows.folds, strict=True) if fold > 0]
     first: dict[bytes, int] = {}
     for place, row in enumerate(zip(*tables, strict=True)):
         first.setdefault(b"".join(part.tobytes() for part in row), place)
-    few = len(recorded) >= REPEATED * len(first) and len(first) < PART * len(drawn)
-    return recorded.chosen(torch.tensor(sorted(first.values()))) if few else drawn
+    return first
 
 
 def _samples(form: Form) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
-from unstuck.capture.meter import PER_CALL_S, Meter, own_clock
+from unstuck.capture.meter import KEPT_FREE, PER_CALL_S, Meter, own_clock
 from unstuck.capture.patches import install
 from unstuck.capture.pulse import STRETCH, Pulse
 from unstuck.capture.recording import Recording
@@ -32,6 +32,8 @@ from unstuck.loop import Clip
 from unstuck.recorder import Call, site
 
 FIRST_TRIES = 20
+VALIDATION_S = 0.01
+"""What recording a validation may cost, `VALIDATION_CALLS` calls at most."""
 UNMEASURED = 3
 """So many steps are recorded before one that is not has shown how long a step takes."""
 
@@ -266,7 +268,7 @@ class Watch:
     def entered_eval(self, module: nn.Module) -> None:
         """A validation may follow: record it while the budget allows and little of it is known."""
         wanted = self.seen.steps and self.seen.wants_validation and not self._recording.validating
-        if wanted and self.meter.may_sample(0.01):
+        if wanted and self.meter.may_sample(VALIDATION_S, KEPT_FREE):
             self._recording.validating = True
             self._loud()
             self._recording.arm()

@@ -45,7 +45,8 @@ class History:
     def rose(self) -> bool:
         """True if the loss came down and clearly rose again, or ended in what is not finite."""
         given_back = self.last - self.lowest
-        clearly = given_back > max(3 * self.noise, GIVEN_BACK * (self.first - self.lowest))
+        chance = 3 * self.noise / math.sqrt(max(self.count // 10, 1))  # of a tenth's mean
+        clearly = given_back > max(chance, GIVEN_BACK * (self.first - self.lowest))
         return not self.finite or (clearly and self.lowest > 0 and self.last > RISEN * self.lowest)
 
 

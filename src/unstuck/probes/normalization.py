@@ -8,6 +8,7 @@ in larger batches of the same samples, shows what the noise of small batches cos
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -43,7 +44,9 @@ class Layer:
 @dataclass(frozen=True)
 class Normalization:
     """All layers; scores of the trained model by batch, by running and by recalibrated statistics, and in batches of
-    `LARGE` (None: not measurable); paths of the dropout layers that drop something."""
+    `LARGE` (None: not measurable); paths of the dropout layers that drop something. `strays`: forward passes in
+    training mode that belong to no backward of the loop (the layers count their batches), which moved the running
+    statistics."""
 
     layers: tuple[Layer, ...]
     dropout: tuple[str, ...]
@@ -52,6 +55,7 @@ class Normalization:
     by_running: Score | None = None
     recalibrated: Score | None = None
     by_large: Score | None = None
+    strays: int = 0
 
 
 def measure(problem: Problem) -> Normalization:
@@ -73,6 +77,7 @@ def measure(problem: Problem) -> Normalization:
             score(problem, problem.twin(last=True), data),
             _recalibrated(problem, data),
             _large(problem, data, size),
+            _strays(problem, start, end),
         )
 
 
@@ -135,6 +140,19 @@ def _spread(moments: list[tuple[Tensor, Tensor, int]]) -> tuple[float, int]:
     alive = total > 1e-12
     noise = (means.std(0)[alive] / total[alive]).mean() if len(means) > 1 and bool(alive.any()) else torch.tensor(0.0)
     return float(noise), moments[0][2]
+
+
+def _strays(problem: Problem, start: nn.Module, end: nn.Module) -> int:
+    """Batches that a layer counted beyond those of the recorded losses (0 where the layers do not count)."""
+    trial = copy.deepcopy(start)
+    problem.value(trial, problem.data[0])
+    before, once, after = ({p: _counted(n) for p, n in _norms(m).items()} for m in (start, trial, end))
+    own = {p: problem.loop.backwards * (once[p] - before[p]) for p in before if once[p] > before[p]}
+    return max((after.get(p, 0) - before[p] - count for p, count in own.items()), default=0) if own else 0
+
+
+def _counted(norm: Norm) -> int:
+    return int(norm.num_batches_tracked) if norm.num_batches_tracked is not None else 0
 
 
 def _recalibrated(problem: Problem, data: Sequence[Batch]) -> Score:

@@ -52,6 +52,8 @@ class Numbers:
 
     halved, flushed, stalled   share of parameters in half precision; of gradient entries that are 0 in half precision
                                and not in float32; of entries with a gradient that one step leaves as they were
+    overflown                  the loss times its scale is so large that its gradients are not finite, though without
+                               the scale they are: a scaler takes no step then, and backs off
     """
 
     broken: bool
@@ -61,6 +63,7 @@ class Numbers:
     flushed: float
     stalled: float
     dtype: str
+    overflown: bool = False
 
 
 def measure(problem: Problem) -> Numbers:
@@ -71,9 +74,10 @@ def measure(problem: Problem) -> Numbers:
         origin = _origin(problem, last) if broken else None
         halved, dtype = _halved(problem, last)
         flushed, stalled = _lost(problem) if dtype else (0.0, 0.0)
+        overflown = bool(dtype) and _overflows(problem)
     batches = [batch for _, batch in problem.recorded] + list(problem.data)
     inputs_finite = not broken or _finite(t for b in batches for t in tensors_in(b) if t.is_floating_point())
-    return Numbers(broken, inputs_finite, origin, halved, flushed, stalled, dtype)
+    return Numbers(broken, inputs_finite, origin, halved, flushed, stalled, dtype, overflown)
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:
@@ -175,6 +179,14 @@ def _lost(problem: Problem) -> tuple[float, float]:
     except (RuntimeError, TypeError):  # the forward pass itself asks for half precision
         flushed = float("nan")
     return flushed, _stalled(problem, narrow)
+
+
+def _overflows(problem: Problem) -> bool:
+    if problem.loop.loss_scale <= 1:
+        return False
+    at_end = replace(problem, model=problem.twin(last=True))
+    scaled, plain = _gradients(at_end, problem.loop.loss_scale), _gradients(at_end)
+    return not _finite(scaled.values()) and _finite(plain.values())
 
 
 def _gradients(problem: Problem, scale: float = 1.0) -> dict[str, Tensor]:

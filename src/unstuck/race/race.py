@@ -149,7 +149,8 @@ def _verdict(lane: Lane, tracks: Tracks, best: float, scale: str) -> Verdict:
     final, control = ([runs[s].scores(lane.on)[depth - 1] for s in shared] for runs in (ours, base))
     placebo = [calm[s].scores(lane.on)[depth - 1] for s in shared if s in calm and len(calm[s].steps) >= depth]
     reach = max(best, max(final)) if math.isfinite(best) and lane.on != "loss" else max(final)
-    metric = "share of the held-out loss removed" if lane.on == "loss" else f"{lane.on} {scale}"
+    data = "validation" if lane.problem.validation else "held-out"
+    metric = f"share of the {data} loss removed" if lane.on == "loss" else f"{lane.on} {scale}"
     return judge(metric, control, final, placebo, reach, steps, ours[shared[0]].samples)
 
 

@@ -15,8 +15,8 @@ SCORED = 1024
 
 @dataclass(frozen=True)
 class Lane:
-    """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (held-out), after at
-    least `least` steps."""
+    """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (on the script's own
+    validation data, or held-out ones where none were seen), after at least `least` steps."""
 
     name: str
     problem: Problem
@@ -74,7 +74,8 @@ class Track:
         self.steps.append(steps)
         self.held_out.append(level(held, run.diverged, self.start_loss))
         self.train.append(level(train, run.diverged, self.start_loss))
-        self.loss.append(level(replace(held, metric="negative loss"), run.diverged, self.start_loss))
+        fresh = run.score(spaced(problem.validation, limit), limit) if problem.validation else held
+        self.loss.append(level(replace(fresh, metric="negative loss"), run.diverged, self.start_loss))
         self.samples = held.samples
 
 

@@ -49,8 +49,8 @@ def judge(
     ours = np.subtract(remedied[:seeds], control[:seeds])
     chance = np.subtract(placebo[: len(control)], control[: len(placebo)])
     effect, half = float(ours.mean()), _half_width(ours, chance, metric, control, remedied, samples)
-    floor = max(MATERIAL, float(np.abs(chance).mean()) if len(chance) else 0.0)
-    apart = seeds >= 3 and effect > LARGE and min(remedied[:seeds]) > max(control[:seeds])
+    floor = max(MATERIAL, abs(float(chance.mean())) if len(chance) else 0.0)
+    apart = seeds >= 3 and effect > LARGE and min(remedied[:seeds]) > max(*control[:seeds], *placebo[:seeds])
     outcome = _outcome(effect, half, floor, float(np.mean(control[:seeds])), best, apart)
     return Verdict(
         outcome,
@@ -92,6 +92,6 @@ def _outcome(effect: float, half: float, floor: float, control: float, best: flo
         return "cured" if effect >= CURED_SHARE * max(best - control, floor) else "helped"
     if effect + half < 0 and -effect > floor:
         return "worse"
-    if abs(effect) + half <= max(2 * floor, MATERIAL) or (effect < floor and effect + half <= 2 * floor):
+    if effect + half <= 2 * MATERIAL:
         return "no-effect"
     return "undecided"

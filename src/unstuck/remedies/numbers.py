@@ -115,5 +115,5 @@ def scale_loss(problem: Problem) -> Remedy:
         "scale-loss",
         f"scale the loss by {SCALE:g} before backward (now {problem.loop.loss_scale:.3g})",
         "scaler = torch.amp.GradScaler()  # its default init_scale of 65536",
-        lambda p: replace(p, loop=replace(p.loop, loss_scale=SCALE)),
+        lambda p: replace(p, loop=replace(p.loop, loss_scale=SCALE, stepping=True)),
     )

@@ -13,8 +13,8 @@ from unstuck.records import RemedyLine
 class Remedy:
     """`apply` makes the changed problem (never changes the one it gets); `text` says what, `code` the line to write.
 
-    `on`: where its effect must show: the score on "held-out" or "train" batches, or the held-out "loss". `steps`: in a
-    race of fewer it cannot show. `variant`: what tells it from another remedy of the same id (its figure).
+    `on`: where its effect must show: the score on "held-out" or "train" batches, or the "loss" on validation data.
+    `steps`: in a race of fewer it cannot show. `variant`: what tells it from another one of the same id (its figure).
     """
 
     id: str

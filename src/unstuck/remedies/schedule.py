@@ -11,8 +11,11 @@ WARM_SHARE = 0.1
 """A warm-up over a tenth of the training: what BERT and GPT-2 to 3 were trained with, and less."""
 
 
-def constant_schedule(problem: Problem) -> Remedy:
-    """Every step at the largest rate that the schedule reached, at least the optimizer's own."""
+def constant_schedule(problem: Problem, faded: int = 0) -> Remedy:
+    """Every step at the largest rate that the schedule reached, at least the optimizer's own.
+
+    Where the schedule was at that rate for `faded` steps, the effect shows only in a race of half as many more.
+    """
     factors = problem.loop.schedule
     level = max(1.0, max(factors, default=1.0))
     lr = problem.optimizer.lr * level if problem.optimizer else 0.0
@@ -21,6 +24,7 @@ def constant_schedule(problem: Problem) -> Remedy:
         f"keep the learning rate at {lr:.2g}",
         f"# leave out scheduler.step(): the learning rate stays {lr:.2g}",
         lambda p: replace(p, loop=replace(p.loop, schedule=(level,) if level != 1.0 else ())),
+        steps=min(round(1.5 * faded), len(factors)),
     )
 
 

@@ -7,6 +7,7 @@ from unstuck.evidence import Evidence
 from unstuck.probes.normalization import Normalization
 from unstuck.records import Figure
 from unstuck.remedies.learning_rate import change_learning_rate
+from unstuck.remedies.look import look
 from unstuck.remedies.normalization import default_momentum
 from unstuck.rules.rule import Rule, Suspicion
 
@@ -15,6 +16,9 @@ GAP = 0.1
 
 CLOSED = 0.5
 """Share of the gap that recomputed statistics must close: else the statistics are not what is wrong."""
+
+FEW, STRAY = 5, 0.02
+"""Forward passes beyond the steps', and as a share of these, that a sound script may make (a look at the model)."""
 
 SLOW, FAST = 0.01, 0.5
 """Momenta outside of this follow the data over more than 100 batches, or forget all but the last two."""
@@ -32,6 +36,8 @@ def judge(evidence: Evidence) -> Suspicion | None:
         return None
     odd = [layer for layer in training if layer.momentum is not None and not SLOW <= layer.momentum <= FAST]
     layer = (odd or training)[0]
+    if not odd and norms.strays > max(FEW, STRAY * evidence.loop.backwards):
+        return _strayed(norms, layer.path)
     lr = problem.optimizer.lr if problem.optimizer is not None else 0.0
     remedies = (default_momentum(problem),) if odd else ((change_learning_rate(problem, lr / 10),) if lr > 0 else ())
     return Suspicion(
@@ -44,6 +50,27 @@ def judge(evidence: Evidence) -> Suspicion | None:
         evidence=_figures(norms, layer.momentum),
         remedies=remedies,
         fault=bool(odd),
+    )
+
+
+def _strayed(norms: Normalization, path: str) -> Suspicion:
+    assert norms.by_batch is not None and norms.by_running is not None
+    return Suspicion(
+        cause="batchnorm-train-eval-gap",
+        strength=0.95,
+        where=f"{path} (BatchNorm)",
+        summary=f"On the same samples {norms.by_batch.metric} is {norms.by_batch.value:.2f} by batch statistics and "
+        f"{norms.by_running.value:.2f} in evaluation mode: {norms.strays} forward passes in training mode that belong "
+        "to no step have moved the running statistics away from the data.",
+        evidence=(Figure("forward passes in training mode beyond the steps'", norms.strays), *_figures(norms, None)),
+        remedies=(
+            look(
+                "eval-mode-elsewhere",
+                "put the model in evaluation mode before every forward pass that is no training step",
+                "model.eval()  # before such a pass; model.train() after it",
+            ),
+        ),
+        fault=True,
     )
 
 

@@ -19,6 +19,8 @@ def judge(evidence: Evidence) -> Suspicion | None:
     loop = evidence.loop
     if loop.by_hand or loop.backwards < ENOUGH or loop.detached:
         return None
+    if evidence.numbers is not None and evidence.numbers.overflown:
+        return None  # a scaler that finds infinite gradients takes no step: precision-loss
     said = _said(evidence, loop)
     if said is None:
         return None

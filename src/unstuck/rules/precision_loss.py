@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unstuck.evidence import Evidence
+from unstuck.problem import Problem
 from unstuck.records import Figure
 from unstuck.remedies.numbers import scale_loss, use_float32
 from unstuck.rules.rule import Rule, Suspicion
@@ -15,12 +16,18 @@ STALLED = 0.6
 """Share of parameters that a step at the full rate does not move, though their gradient is not 0."""
 
 
+STEPPED = 0.5
+"""A scaler that begins too high halves its scale a dozen times, and then steps every time."""
+
+
 def judge(evidence: Evidence) -> Suspicion | None:
     """Intervention: the same gradient in float32 has entries where half precision has none, or the step is lost."""
     numbers, problem = evidence.numbers, evidence.problem
     assert numbers is not None
     if problem is None or not numbers.dtype or numbers.broken:
         return None
+    if numbers.overflown and evidence.loop.steps < STEPPED * evidence.loop.backwards:
+        return _backing_off(evidence, problem)
     flushed, stalled = numbers.flushed >= FLUSHED, numbers.stalled >= STALLED
     if not flushed and not stalled:
         return None
@@ -39,6 +46,25 @@ def judge(evidence: Evidence) -> Suspicion | None:
             Figure("scale of the loss", problem.loop.loss_scale),
         ),
         remedies=(*scaled, use_float32(problem)),
+        fault=True,
+    )
+
+
+def _backing_off(evidence: Evidence, problem: Problem) -> Suspicion:
+    loop, numbers = evidence.loop, evidence.numbers
+    assert numbers is not None
+    return Suspicion(
+        cause="precision-loss",
+        strength=0.97,
+        where=f"gradients in {numbers.dtype}",
+        summary=f"The loss is multiplied by {loop.loss_scale:.2g}, and its gradients overflow: the scaler backs off, "
+        f"and of {loop.backwards} steps it has taken {loop.steps}.",
+        evidence=(
+            Figure("scale of the loss", loop.loss_scale),
+            Figure("backward passes", float(loop.backwards)),
+            Figure("steps that the scaler let through", float(loop.steps)),
+        ),
+        remedies=(scale_loss(problem), use_float32(problem)),
         fault=True,
     )
 
