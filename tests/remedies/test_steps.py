@@ -43,7 +43,7 @@ def test_loosen_clipping_lets_the_gradient_through():
 
 
 def test_unscale_first_makes_the_bound_one_on_the_true_gradient():
-    case = problem(clip=("norm", 1.0), clip_before_unscale=True, loss_scale=1024.0)
+    case = problem(clip=Clip("norm", 1.0), clip_before_unscale=True, loss_scale=1024.0)
     assert moved(case) == pytest.approx(1 / 1024, rel=1e-3)
     assert moved(unscale_first(case).apply(case)) == pytest.approx(1.0, rel=1e-3)
 

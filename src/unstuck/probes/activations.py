@@ -6,14 +6,16 @@ every sample seen. Saturated: a sigmoid or tanh entry whose derivative is below 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from unstuck.probes.cells import gates
 from unstuck.problem import Problem
 from unstuck.sandbox import sandbox
-from unstuck.trace import Seen, figures_of, trace
+from unstuck.trace import Seen, Trace, figures_of, trace
 
 RECTIFIERS = frozenset({"relu", "relu_", "relu6", "threshold", "hardtanh", "clamp_min", "clamp_min_"})
 SQUASHERS = frozenset({"sigmoid", "tanh", "sigmoid_", "tanh_", "hardsigmoid", "softsign"})
@@ -57,14 +59,37 @@ def measure(problem: Problem) -> Activations:
 
 
 def _at(problem: Problem, model: nn.Module) -> tuple[Activation, ...]:
-    passes = [trace(problem, model, batch).calls for batch in problem.data[:BATCHES]]
+    traces = [trace(problem, model, batch) for batch in problem.data[:BATCHES]]
+    passes = [seen.calls for seen in traces]
     kinds = RECTIFIERS | SQUASHERS | SMOOTH
     keys = [call.key for call in passes[0] if call.name in kinds and figures_of(call.output) is not None]
     found = []
     for key in keys:
         calls = [call for calls in passes for call in calls if call.key == key]
         found.append(_summary(calls))
-    return tuple(found)
+    return (*found, *_cells(traces[0]))
+
+
+def _cells(seen: Trace) -> Iterator[Activation]:
+    """The gates of recurrent layers, on one batch: counted as sigmoids, where there are none as tanh."""
+    for call in seen.calls:
+        inside = gates(call, seen.linked.calls[call.index].function)
+        if inside is not None:
+            values = torch.cat([inside.sigmoid.mul(2).sub(1), inside.tanh])  # 4 p (1 − p) = 1 − (2 p − 1)²
+            yield Activation(
+                key=call.key,
+                where=call.where,
+                path=call.path,
+                site=call.site,
+                kind="sigmoid" if inside.sigmoid.numel() else "tanh",
+                units=int(call.args[2][1].shape[0]),
+                dead=0.0,
+                saturated=_saturated("tanh", values),
+                identical=0.0,
+                rms=float(values.square().mean().sqrt()),
+                input_rms=float(inside.entering.square().mean().sqrt()),
+                samples=values.numel() // int(call.args[2][1].shape[0]),
+            )
 
 
 def _summary(calls: list[Seen]) -> Activation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unstuck.evidence import Evidence
 from unstuck.probes.activations import SQUASHERS, Activation
+from unstuck.probes.cells import SIGMOIDS
 from unstuck.records import Figure
 from unstuck.remedies.activation import rectified
 from unstuck.remedies.initialization import reinitialize
@@ -61,10 +62,12 @@ def _figures(start: Activation, end: Activation, many: int, hidden: int) -> tupl
 def _remedies(evidence: Evidence, born: bool, keys: tuple[tuple[str, int], ...]) -> tuple[Remedy, ...]:
     problem = evidence.problem
     assert problem is not None
+    single = tuple(key for key in keys if key[0] not in SIGMOIDS)  # a cell's gates must stay between 0 and 1
+    other = (rectified(problem, single),) if single else ()
     if born:
-        return reinitialize(problem), rectified(problem, keys)
+        return (reinitialize(problem), *other)
     smaller = (change_learning_rate(problem, problem.optimizer.lr / 10),) if problem.optimizer else ()
-    return (*smaller, rectified(problem, keys))
+    return (*smaller, *other)
 
 
 RULE = Rule(
