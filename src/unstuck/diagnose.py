@@ -43,7 +43,7 @@ from unstuck.records import Cost, Report, Skipped
 from unstuck.rules import RULES
 from unstuck.rules.rule import Suspicion
 from unstuck.sandbox import sandbox
-from unstuck.settle import fine, headline, key_figures, settle
+from unstuck.settle import fine, headline, key_figures, settle, unexplained
 from unstuck.trace import trace
 
 Tick = Callable[[str, float], None]
@@ -116,6 +116,7 @@ def diagnose(
         skipped=(*skipped, *missing, *failed),
         cost=Cost(overhead, examined, result.seconds if result else 0.0),
         charts=charts(evidence, result),
+        unexplained=unexplained(evidence, findings),
     )
 
 

@@ -110,7 +110,10 @@ class Chart(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The whole diagnosis. `findings` stand in rank order; `healthy` is true exactly when none is a problem."""
+    """The whole diagnosis. `findings` stand in rank order; `healthy` is true exactly when none is a problem.
+
+    `unexplained`: the training falls short of what can be reached on its data, and no cause was proven.
+    """
 
     schema: str = SCHEMA
     healthy: bool = True
@@ -121,6 +124,7 @@ class Report(msgspec.Struct, frozen=True):
     skipped: tuple[Skipped, ...] = ()
     cost: Cost = Cost()
     charts: tuple[Chart, ...] = ()
+    unexplained: bool = False
 
     def to_json(self) -> bytes:
         """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""

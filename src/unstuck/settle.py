@@ -34,6 +34,9 @@ OUTGROWN = 2.0
 still be proved by the race. Beside healthy trainings the share is at most 1.6 (see above); a factorization that plain
 descent left at R² 0.51, where Adam reaches more, had 3.3 times its reference, which sees ids as numbers."""
 
+LITTLE = 0.1
+"""Of what lies above chance: a training that learnt less has not begun."""
+
 UNSCALED, REMOVED = "negative loss", 0.75
 """Where neither accuracy nor R² is known (a contrastive loss, say), a training that removed this share of its initial
 loss counts as sound: the gallery's healthy one removed 0.78."""
@@ -189,7 +192,19 @@ def headline(evidence: Evidence, findings: Sequence[Finding]) -> str:
     history = evidence.history
     if level.metric == UNSCALED and history is not None:
         return f"Nothing wrong was found: the loss went from {history.first:.3g} to {history.last:.3g}."
+    if not unexplained(evidence, findings):
+        return f"Nothing wrong was found: it reaches {_standing(evidence, level)}."
+    if findings and findings[0].severity == "warning":
+        return f"Undecided: {findings[0].cause} is suspected, but not proven, to explain {_standing(evidence, level)}."
     return f"No cause was found that explains {_standing(evidence, level)}."
+
+
+def unexplained(evidence: Evidence, findings: Sequence[Finding]) -> bool:
+    """True if no finding is a problem, though the training learnt next to nothing, or falls short of a reference."""
+    level = evidence.level
+    if level is None or level.metric == UNSCALED or any(f.severity == "problem" for f in findings) or sound(evidence):
+        return False
+    return share_of_reference(evidence) is not None or not _above_chance(evidence) > LITTLE
 
 
 def _gain(finding: Finding) -> str:

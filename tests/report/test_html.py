@@ -163,3 +163,10 @@ def test_a_page_that_asks_for_something_outside_is_noticed(healthy: Report, brow
     """The control of the tests above: the page's own policy refuses the request, and the console says so."""
     seen = browse(page(healthy).replace("</main>", '<img src="https://example.com/x.png" alt=""></main>'))
     assert any("Content Security Policy" in line for line in seen.console)
+
+
+def test_the_chip_says_how_the_training_stands(healthy: Report, sick: Report) -> None:
+    undecided = msgspec.structs.replace(healthy, unexplained=True)
+    said = [page(without_charts(r)) for r in (healthy, undecided, sick)]
+    chips = ["healthy", "undecided", "does not train as it should"]
+    assert all(f">{chip}</span>" in page_ for chip, page_ in zip(chips, said, strict=True))

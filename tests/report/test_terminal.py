@@ -125,3 +125,8 @@ def test_numbers_are_short(value: float, said: str) -> None:
 )
 def test_an_error_decides_how_many_decimals_stand(value: float, error: float, said: str) -> None:
     assert words.spread(value, error) == said
+
+
+def test_an_unexplained_training_is_not_marked_healthy(healthy: Report) -> None:
+    assert text(healthy).lstrip().startswith("✓")
+    assert text(msgspec.structs.replace(healthy, unexplained=True)).lstrip().startswith("?")

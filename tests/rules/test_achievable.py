@@ -9,6 +9,7 @@ from torch import nn
 
 from unstuck.diagnose import PROBES, gather
 from unstuck.probes.references import Reference, References
+from unstuck.records import Finding
 from unstuck.rules import (
     labels_wrong,
     over_regularized,
@@ -17,7 +18,7 @@ from unstuck.rules import (
     uninformative_inputs,
 )
 from unstuck.rules.rule import Suspicion
-from unstuck.settle import fine, headline, key_figures, share_of_reference, sound
+from unstuck.settle import fine, headline, key_figures, share_of_reference, sound, unexplained
 
 CHEAP = {"history", "level", "anatomy", "generalization", "redraw", "references", "one_batch", "labels"}
 MINE = (labels_wrong, uninformative_inputs, underfitting_capacity, over_regularized, overfitting)
@@ -211,3 +212,14 @@ def test_without_a_scale_the_share_of_the_loss_that_is_gone_decides(gathered):
         assert sound(replace(evidence, level=level)) == verdict
         assert not verdict or "a loss of 0.2" in headline(replace(evidence, level=level), ())
     assert headline(replace(evidence, level=level), ()).startswith("Nothing wrong was found: the loss went from")
+
+
+def test_what_falls_short_without_a_proven_cause_is_undecided_not_healthy(gathered):
+    evidence = gathered(trained(written(mlp(), *clouds()), 120))
+    assert not unexplained(evidence, ())
+    poor = replace(evidence, level=replace(evidence.level, train=replace(evidence.level.train, value=0.3)))
+    doubt = Finding("dead-units", "warning", 0.5, "", "")
+    assert unexplained(poor, ()) and unexplained(poor, (doubt,))
+    assert not unexplained(poor, (Finding("dead-units", "problem", 0.9, "", ""),))
+    assert headline(poor, ()).startswith("No cause was found")
+    assert headline(poor, (doubt,)).startswith("Undecided: dead-units is suspected")

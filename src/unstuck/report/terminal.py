@@ -54,6 +54,8 @@ def _page(report: Report, console: Console) -> None:
 
 def _opening(report: Report, console: Console) -> None:
     mark, colour = ("✓", "green") if report.healthy else MARKS["problem"]
+    if report.unexplained:
+        mark, colour = OUTCOMES["undecided"]
     console.print()
     _put(console, _marked(mark, colour, Text(words.headline(report), style="bold")))
     if report.target:
