@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.small import clouds, mlp, written
 from torch import nn
 
@@ -12,7 +13,7 @@ from unstuck.remedies.clean_labels import keep_believed, settle_labels
 from unstuck.remedies.early_stopping import stop_early
 from unstuck.remedies.look import look
 from unstuck.remedies.regularization import drop_dropout, drop_noise, turn_down_input_noise
-from unstuck.remedies.wider import LEAST, hidden_layers, widen, wider, width
+from unstuck.remedies.wider import COPIES, LEAST, hidden_layers, widen, wider, width
 from unstuck.trace import trace
 from unstuck.training import Training
 
@@ -112,19 +113,41 @@ class Bound(nn.Module):
         return self.head(self.norm(self.first(x)))
 
 
-@pytest.mark.parametrize(("net", "why"), [(Residual, "tied to each other"), (Bound, "tie the widths")])
-def test_tied_widths_are_refused(net, why):
-    case = written(net(), *clouds(64))
-    with pytest.raises(UnstuckError, match=why):
-        widen(case).apply(case)
+def grouped():
+    return nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(144, 4))
 
 
-def test_grouped_convolutions_and_other_single_layers_are_refused():
+@pytest.mark.parametrize("net", [Residual, Bound, grouped])
+def test_where_widths_are_tied_copies_stand_side_by_side(net):
     x, y = images()
-    grouped = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(144, 4))
-    case = written(grouped, x.repeat(1, 4, 1, 1), y)
-    with pytest.raises(UnstuckError, match="grouped"):
+    case = written(net(), *((x.repeat(1, 4, 1, 1), y) if net is grouped else clouds(64)))
+    changed = widen(case).apply(case)
+    one, many = case.twin(), changed.twin()
+    assert sum(p.numel() for p in many.parameters()) == COPIES * sum(p.numel() for p in one.parameters())
+    inputs = case.data[0][0]
+    outputs = torch.stack([copy(inputs) for copy in many.copies])
+    assert torch.allclose(outputs[0], one(inputs))
+    assert torch.allclose(many(inputs), outputs.sum(0) / COPIES**0.5)
+    assert not torch.allclose(outputs[1], outputs[2])
+    held = {name for _, names in changed.optimizer.groups for name in names}
+    assert held == {name for name, _ in many.named_parameters()}
+
+
+class Two(Bound):
+    """Gives two outputs, of which the loss takes one."""
+
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def test_a_network_that_can_neither_be_widened_nor_doubled_says_why():
+    case = written(Two(), *clouds(64), loss=lambda output, target: F.cross_entropy(output[0], target))
+    with pytest.raises(UnstuckError, match="tie the widths of layers together; and copies"):
         widen(case).apply(case)
+
+
+def test_a_single_layer_that_is_not_linear_is_refused():
+    x, y = images()
     case = written(nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten()), x, y)
     with pytest.raises(UnstuckError, match="before a linear layer"):
         widen(case).apply(case)

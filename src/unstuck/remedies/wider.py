@@ -1,14 +1,19 @@
 """A wider copy of the network: hidden layers with more units, each fitted to what arrives at it.
 
 One forward pass of a copy rebuilds every layer in the order of the calls: it takes as many features as arrive and makes
-twice as many as before, at least `LEAST`; the last layer keeps its outputs. A network whose forward pass has its widths
-written into it (a fixed `view`, attention) refuses, by an exception of its own or an UnstuckError.
+twice as many as before, at least `LEAST`; the last layer keeps its outputs. Where the widths are tied to each other
+(attention, a fixed `view`), `COPIES` copies with weights of their own stand side by side and their outputs are added: a
+network so many times as wide, of blocks that meet only at the end.
 """
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +23,12 @@ from unstuck.problem import Problem
 from unstuck.recipe import OptimizerRecipe
 from unstuck.remedies.remedy import Remedy
 from unstuck.sandbox import sandbox
+from unstuck.training import mix_entries
 
 LEAST = 64
 """Fewest units of a wider fully connected or recurrent layer; a quarter of it for channels of a convolution."""
+
+COPIES = 8
 
 LINEAR, CONVS = (nn.Linear,), (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
@@ -81,6 +89,41 @@ def layers(problem: Problem) -> list[tuple[str, nn.Module]]:
 
 
 def _widened(problem: Problem) -> Problem:
+    try:
+        return _with_wider_layers(problem)
+    except UnstuckError as tied:
+        return _side_by_side(problem, str(tied))
+
+
+class SideBySide(nn.Module):
+    """Copies of one network, their outputs added."""
+
+    def __init__(self, copies: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.copies = nn.ModuleList(copies)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The sum of the copies' outputs, divided by the root of their number: the spread of one at the start."""
+        return torch.stack([one(*args, **kwargs) for one in self.copies]).sum(0) / math.sqrt(len(self.copies))
+
+
+def _side_by_side(problem: Problem, why: str) -> Problem:
+    """Raises UnstuckError where the loss calls parts of the network, or its output is no tensor."""
+    copies = [problem.twin() for _ in range(COPIES)]
+    for seed, one in enumerate(copies[1:], start=1):
+        mix_entries(one, problem.seed + seed)
+    model = SideBySide(copies)
+    try:
+        with sandbox(0), torch.no_grad():
+            problem.value(copy.deepcopy(model), problem.data[0])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UnstuckError(f"{why}; and copies of the network cannot stand in its place: {error}") from None
+    training = {f"copies.{i}.{n}".rstrip("."): f for n, f in problem.loop.training.items() for i in range(COPIES)}
+    loop = replace(problem.loop, training={"": True, **training})
+    return replace(problem, model=model, last={}, loop=loop, optimizer=_over_all(problem.optimizer, model))
+
+
+def _with_wider_layers(problem: Problem) -> Problem:
     """Raises UnstuckError where a layer ties widths together, or the wider copy does not run."""
     model = problem.twin()
     if any(isinstance(m, BOUND) for m in model.modules()):
