@@ -11,11 +11,13 @@ from torch import nn
 from unstuck.criterion import find
 from unstuck.problem import Problem
 from unstuck.race import race
+from unstuck.race.track import Lane, Track
 from unstuck.race.verdict import judge
 from unstuck.remedies.learning_rate import change_learning_rate, change_optimizer
 from unstuck.remedies.remedy import Remedy
 from unstuck.rules.rule import Suspicion
 from unstuck.trace import trace
+from unstuck.training import Training
 
 
 @pytest.mark.parametrize(
@@ -121,3 +123,34 @@ def test_two_rates_of_one_suspicion_are_two_lanes():
     assert len({name for name, _ in suspicion.lanes}) == 2
     adams = tuple(change_optimizer(problem, torch.optim.Adam, lr=lr) for lr in (1e-3, 3e-3))
     assert len({remedy.label for remedy in adams}) == 2
+
+
+def test_one_better_seed_of_a_chaotic_training_leaves_it_undecided():
+    """The control scatters by half; that its mean and the placebo's differ as much does not make the effect none."""
+    control, placebo = [0.30, 0.80, 0.55], [0.75, 0.35, 0.60]
+    assert judge("train accuracy", control, [0.35, 0.75, 0.90], placebo, 0.97, 300, 2000).outcome == "undecided"
+    assert judge("held-out R²", control, [0.30, 0.80, 0.95], placebo, 0.97, 300, 2000).outcome == "undecided"
+
+
+def test_an_effect_that_the_placebo_had_too_is_not_proved_by_its_order():
+    control, remedied = [0.10, 0.50, 0.30], [0.60, 0.62, 0.90]
+    assert judge("held-out R²", control, remedied, [0.15, 0.45, 0.31], 0.97, 300, 2000).outcome in {"helped", "cured"}
+    assert judge("held-out R²", control, remedied, [0.90, 0.20, 0.10], 0.97, 300, 2000).outcome == "undecided"
+
+
+@pytest.mark.parametrize("validates", [False, True])
+def test_the_loss_is_read_on_the_validation_data_where_there_are_any(validates):
+    problem = stuck(lr=0.3)
+    fresh = tuple((x + 3, 1 - y) for x, y in problem.held_out)
+    problem = replace(problem, validation=fresh if validates else ())
+    track = Track(Lane("lr", problem, "loss"), 0, True, 0.7, validates=True)
+    track.advance(20)
+    run = Training(problem)
+    run.advance(20)
+    expected = 1 - run.score(fresh if validates else problem.held_out).loss / 0.7
+    assert track.scores() == track.loss == [pytest.approx(max(expected, -1), rel=1e-6)]
+    assert track.held_out == [run.score(problem.held_out).value]
+    assert (track.loss[0] < 0) == validates
+    result = race.run(race.enter(problem, [("nothing", Remedy("nothing", "", "", lambda p: p, on="loss"))])[0], 1.0, 5)
+    data = "validation" if validates else "held-out"
+    assert result.verdicts["nothing"].metric == f"share of the {data} loss removed"

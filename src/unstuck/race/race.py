@@ -67,12 +67,13 @@ def run(lanes: Sequence[Lane], best: float, budget_s: float, tick: Tick = lambda
     least = max(lane.least for lane in lanes)
     steps = affordable(control, len(lanes), budget_s - (time.perf_counter() - start), least)
     start_loss = Training(control).score(spaced(control.data, 4)).loss
+    validates = any(lane.on == "loss" for lane in lanes)
     tracks: Tracks = {}
     chosen = list(lanes)
     for seed in range(SEEDS):
         if seed and time.perf_counter() - start > budget_s:
             break
-        group = [Track(lane, seed, mix, start_loss) for lane in chosen]
+        group = [Track(lane, seed, mix, start_loss, validates) for lane in chosen]
         tracks |= {(track.lane.name, seed): track for track in group}
         _advance(group, steps, start, budget_s, tick)
         chosen = _promising(lanes, tracks) if seed == 0 else chosen

@@ -26,12 +26,16 @@ class Lane:
 
 @dataclass
 class Track:
-    """What one lane with one seed left: steps of the checks, its scores there; `error` where its model raised."""
+    """What one lane with one seed left: steps of the checks, its scores there; `error` where its model raised.
+
+    `validates`: some lane of the race is judged by the loss on validation data, so each is scored there too.
+    """
 
     lane: Lane
     seed: int
     mix: bool
     start_loss: float
+    validates: bool = False
     steps: list[int] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
@@ -74,7 +78,7 @@ class Track:
         self.steps.append(steps)
         self.held_out.append(level(held, run.diverged, self.start_loss))
         self.train.append(level(train, run.diverged, self.start_loss))
-        fresh = run.score(spaced(problem.validation, limit), limit) if problem.validation else held
+        fresh = run.score(spaced(problem.validation, limit), limit) if self.validates and problem.validation else held
         self.loss.append(level(replace(fresh, metric="negative loss"), run.diverged, self.start_loss))
         self.samples = held.samples
 
