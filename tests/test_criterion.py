@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
-from unstuck.criterion import find, hit, score
+from unstuck.criterion import find, hit, hot_axis, hot_labels, score
 from unstuck.problem import Criterion, Problem
 from unstuck.trace import trace
 
@@ -17,6 +17,8 @@ CLASSES = torch.tensor([0, 2, 1, 1, 0, 2])
 ONEHOT = F.one_hot(CLASSES, 3).float()
 VALUES = torch.randn(6, generator=torch.Generator().manual_seed(3))
 BITS = torch.tensor([0.0, 1, 1, 0, 1, 0])
+TOKENS = torch.tensor([[0, 0, 2], [1, 1, 2]])
+STEPS = F.one_hot(TOKENS, 3).float()
 
 LOSSES = [
     ("cross_entropy", "classes", 3, CLASSES, F.cross_entropy),
@@ -29,6 +31,9 @@ LOSSES = [
     ("bce", "binary", 1, BITS[:, None], lambda o, t: F.binary_cross_entropy(o.sigmoid(), t)),
     ("mse", "regression", 1, VALUES[:, None], F.mse_loss),
     ("mse", "onehot", 3, ONEHOT, lambda o, t: F.mse_loss(o.softmax(1), t)),
+    ("mse", "onehot", 3, STEPS, lambda o, t: F.mse_loss(o.view(2, 3, 3).softmax(-1), t)),
+    ("mse", "onehot", 3, STEPS.mT, lambda o, t: F.mse_loss(o.view(2, 3, 3).softmax(1), t)),
+    ("mse", "onehot", 3, STEPS, lambda o, t: (t - o.view(2, 3, 3).softmax(-1)).square().sum(-1).mean()),
     ("mse", "regression", 1, VALUES, lambda o, t: ((o.squeeze(1) - t) ** 2).mean()),
     ("mse", "regression", 1, VALUES, lambda o, t: (t - o.squeeze(1)).square().mean()),
     ("l1", "regression", 1, VALUES, lambda o, t: (o.squeeze(1) - t).abs().mean()),
@@ -82,3 +87,44 @@ def test_r2_is_scikit_learns_with_a_mean_for_each_column():
 def test_ignored_targets_do_not_count():
     right = hit(Criterion("cross_entropy", "classes"), torch.eye(3), torch.tensor([0, -100, 1]))
     assert right.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("target", "axis"),
+    [
+        (ONEHOT, 1),
+        (STEPS, 2),
+        (STEPS.mT, 1),
+        (0.9 * ONEHOT + 0.1 / 3, 1),
+        (0.7 * STEPS + 0.1, 2),
+        (F.one_hot(TOKENS, 3), 2),
+        (VALUES, None),
+        (VALUES.view(2, 3), None),
+        (torch.ones(6, 1), None),
+        (torch.ones(6, 2), None),
+        (STEPS.flip(0) * BITS.view(2, 3, 1), None),
+    ],
+)
+def test_the_classes_are_where_each_target_sums_to_one(target, axis):
+    assert hot_axis(target) == axis
+
+
+@pytest.mark.parametrize(("target", "labels"), [(ONEHOT, CLASSES), (STEPS, TOKENS), (STEPS.mT, TOKENS)])
+def test_labels_of_one_hot_targets_are_read_along_the_classes(target, labels):
+    assert torch.equal(hot_labels(target, target), labels)
+    assert torch.equal(hot_labels(0.7 * target + 0.1, target), labels)
+
+
+@pytest.mark.parametrize(("wrong", "value"), [(0, 1.0), (2, 2 / 3)])
+def test_one_hot_steps_are_scored_one_by_one(wrong, value):
+    """A network that says at every step what it is given; of some steps the target is another class."""
+    inputs = STEPS.clone()
+    inputs.view(6, 3)[:wrong] = inputs.view(6, 3)[:wrong].roll(1, -1)
+    problem = Problem(nn.Linear(3, 3), lambda o, t: F.mse_loss((50 * o).softmax(-1), t), [(inputs, STEPS)] * 2)
+    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    model = problem.twin()
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(3)), model.bias.zero_()
+    found = score(problem, model, problem.data)
+    assert problem.criterion.task == "onehot"
+    assert (found.metric, found.value) == ("accuracy", pytest.approx(value))

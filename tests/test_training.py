@@ -20,7 +20,7 @@ def problem(**options):
     return Problem(model, nn.CrossEntropyLoss(), [(X, Y)], optimizer=optimizer, **options)
 
 
-def by_hand(start, steps, lr=lambda step: 0.1, clip=None, clear=True, accumulate=1):
+def by_hand(start, steps, lr=lambda step: 0.1, clip=None, clear=True, keep=(), accumulate=1):
     model = start.twin()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(steps):
@@ -30,8 +30,8 @@ def by_hand(start, steps, lr=lambda step: 0.1, clip=None, clear=True, accumulate
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.param_groups[0]["lr"] = lr(step)
         optimizer.step()
-        if clear:
-            optimizer.zero_grad()
+        for name, parameter in model.named_parameters() if clear else ():
+            parameter.grad = parameter.grad if name in keep else None
     return model
 
 
@@ -42,6 +42,8 @@ def by_hand(start, steps, lr=lambda step: 0.1, clip=None, clear=True, accumulate
         ({"clip": Clip("norm", 0.05)}, {"clip": 0.05}),
         ({"schedule": (1.0, 0.5, 0.25)}, {"lr": lambda step: 0.1 * (1.0, 0.5, 0.25)[min(step, 2)]}),
         ({"uncleared": 1.0}, {"clear": False}),
+        ({"uncleared": 1.0, "kept": ("0.weight",)}, {"keep": ("0.weight",)}),
+        ({"uncleared": 1.0, "kept": ("2.weight", "2.bias")}, {"keep": ("2.weight", "2.bias")}),
         ({"accumulate": 3}, {"accumulate": 3}),
     ],
 )

@@ -70,7 +70,7 @@ def sound(evidence: Evidence) -> bool:
     level = evidence.level
     if level is None or not math.isfinite(level.learnt):
         return False
-    if (evidence.history is not None and evidence.history.rose) or level.train.loss > level.initial.loss:
+    if (evidence.history is not None and evidence.history.rose) or _worse_than_at_first(evidence, level):
         return False
     if evidence.generalization is not None and overfits(evidence.generalization):
         return False
@@ -78,6 +78,12 @@ def sound(evidence: Evidence) -> bool:
         return 0 < level.train.loss <= (1 - REMOVED) * level.initial.loss
     reached = share_of_reference(evidence)
     return _above_chance(evidence) >= SOUND or (reached is not None and reached >= UP_TO)
+
+
+def _worse_than_at_first(evidence: Evidence, level: Level) -> bool:
+    recipe = evidence.problem.optimizer if evidence.problem is not None else None
+    climbs = recipe is not None and any(hyper.get("maximize") for hyper, _ in recipe.groups)
+    return level.train.loss < level.initial.loss if climbs else level.train.loss > level.initial.loss
 
 
 def fine(evidence: Evidence, suspicion: Suspicion) -> bool:

@@ -171,3 +171,45 @@ def test_rows_that_the_script_never_trains_on_are_left_out():
 
     assert used(captured(lambda: run(train))) <= {float(i) for i in train}
     assert len(used(captured(lambda: run(torch.arange(400))))) > 300  # few repeats: all that can be drawn is used
+
+
+def test_windows_of_a_text_are_no_rows_of_it():
+    """As many windows a batch as each has letters, so that a window could be taken for a choice of rows."""
+    text, drawn = torch.randint(0, 9, (300,)), []
+
+    def run():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        for _ in range(12):
+            starts = torch.randint(0, 290, (8,)).tolist()
+            x = torch.stack([text[s : s + 8] for s in starts])
+            y = torch.stack([text[s + 1 : s + 9] for s in starts])
+            drawn.append(x)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x).transpose(1, 2), y).backward()
+            optimizer.step()
+
+    problem = captured(run)
+    batches = (*problem.data, *problem.held_out)
+    assert all(torch.equal(x[:, 1:], y[:, :-1]) for x, y in batches)
+    windows = {tuple(row) for x in drawn for row in x.tolist()}
+    assert {tuple(row) for x, _ in batches for row in x.tolist()} <= windows
+    assert sum(len(x) for x, _ in batches) <= sum(map(len, drawn))
+    assert problem.redraws == ()
+
+
+def test_samples_that_are_all_alike_are_not_cut_down_to_one():
+    """Eight times round forty samples is a part of four hundred only where they can be told apart."""
+    x, y = torch.zeros(400, 6), torch.arange(400) % 4
+
+    def run():
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+        for _ in range(8):
+            for idx in torch.randperm(400)[:40].split(8):
+                fit(model, optimizer, x[idx], y[idx])
+
+    problem = captured(run)
+    assert len(problem.rows) == 400
+    assert sum(len(batch[1]) for batch in (*problem.data, *problem.held_out)) > 380

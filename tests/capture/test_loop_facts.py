@@ -282,3 +282,28 @@ def test_a_loss_that_was_not_recorded_is_not_said_to_be_detached():
             model(X[:16])
 
     assert seen(loop).loop.detached == ""
+
+
+def two_optimizers(clears):
+    """A loop of two optimizers that step after every backward; those of the places in `clears` are cleared."""
+
+    def loop():
+        model = net()
+        both = {place: torch.optim.SGD(model[place].parameters(), 0.01) for place in (0, 2)}
+        for _ in range(12):
+            for place in clears:
+                both[place].zero_grad()
+            F.cross_entropy(model(X[:16]), Y[:16]).backward()
+            for optimizer in both.values():
+                optimizer.step()
+
+    return loop
+
+
+@pytest.mark.parametrize(
+    ("clears", "kept", "uncleared"),
+    [((0,), ("2.weight", "2.bias"), 1.0), ((2,), ("0.weight", "0.bias"), 1.0), ((0, 2), (), 0.0), ((), (), 1.0)],
+)
+def test_the_optimizer_that_is_never_cleared_is_named(clears, kept, uncleared):
+    facts = seen(two_optimizers(clears)).loop
+    assert (facts.kept, facts.uncleared) == (kept, uncleared)

@@ -281,3 +281,45 @@ def test_what_a_data_set_does_to_make_a_batch_is_not_recorded():
     problem = assemble(watch).problem
     assert problem is not None
     assert [tuple(p.shape) for p in problem.model.parameters()] == [(2, 3), (2,)]
+
+
+def test_the_rate_of_a_one_cycle_schedule_is_its_peak():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.5, total_steps=20)
+    with Watch(share=10.0) as watch:
+        for _ in range(20):
+            optimizer.zero_grad()
+            F.cross_entropy(model(torch.randn(16, 4)), torch.randint(0, 3, (16,))).backward()
+            optimizer.step()
+            schedule.step()
+    captured = assemble(watch)
+    course = captured.problem.loop.schedule
+    assert captured.problem.optimizer.lr == pytest.approx(0.5)
+    assert max(course) == pytest.approx(1) and course[0] == pytest.approx(1 / 25) and len(course) == 20
+    assert captured.problem.loop.lrs == pytest.approx([0.5 * factor for factor in course])
+    assert captured.loop.schedule == course
+
+
+@pytest.mark.parametrize(("spent", "recorded"), [(0.9, True), (1.4, False)])
+def test_a_validation_is_recorded_where_steps_have_used_up_their_part(spent, recorded):
+    """Of a hundred seconds two may go to watching: 0.8 to steps, and up to 1.2 while there is a validation to see."""
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3), torch.randn(64, 4), torch.randint(0, 3, (64,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Watch(share=0.02) as watch:
+        for part in range(6):
+            at = slice(8 * part, 8 * part + 8)
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[at]), y[at]).backward()
+            optimizer.step()
+        watch.meter.began -= 100
+        watch.meter.spent = spent
+        assert not watch.meter.may_sample(0.01)
+        model.eval()
+        with torch.no_grad():
+            F.cross_entropy(model(x[48:]), y[48:])
+    problem = assemble(watch).problem
+    assert len(problem.validation) == recorded
+    assert all(torch.equal(batch[0], x[48:]) and torch.equal(batch[1], y[48:]) for batch in problem.validation)

@@ -22,7 +22,7 @@ def network(momentum=0.1):
     )
 
 
-def trained(momentum=0.1, size=32, steps=120, mode=lambda model: model.train()):
+def trained(momentum=0.1, size=32, steps=120, mode=lambda model: model.train(), strays=0):
     """A problem of a model that was trained for real."""
     model = network(momentum)
     start = state_of(model)
@@ -33,9 +33,12 @@ def trained(momentum=0.1, size=32, steps=120, mode=lambda model: model.train()):
         optimizer.zero_grad()
         F.cross_entropy(model(X[at]), Y[at]).backward()
         optimizer.step()
+    for _ in range(strays):
+        model(X[:size] - 40)
     data = [(X[i : i + size], Y[i : i + size]) for i in range(0, 512, size)]
     made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=optimizer)
-    made, last = replace(made, data=tuple(data), held_out=()), made.last
+    loop = replace(made.loop, steps=steps, backwards=steps)
+    made, last = replace(made, data=tuple(data), held_out=(), loop=loop), made.last
     twin = made.twin()
     for name, tensor in {**dict(twin.named_parameters()), **dict(twin.named_buffers())}.items():
         tensor.data.copy_(start[name])
@@ -83,3 +86,32 @@ def test_the_problem_is_left_as_it_was():
     measure(made)
     assert all(torch.equal(before[0][k], v) for k, v in state_of(made.model).items())
     assert all(torch.equal(before[1][k], v) for k, v in made.last.items())
+
+
+@pytest.mark.parametrize("strays", [0, 1, 17])
+def test_forward_passes_beyond_the_steps_are_counted(strays):
+    assert measure(trained(steps=30, strays=strays)).strays == strays
+
+
+def test_passes_in_evaluation_mode_and_layers_that_do_not_count_have_no_strays():
+    assert measure(trained(steps=30, strays=9, mode=lambda model: model.train()[1].eval())).strays == 0
+    model = nn.Sequential(nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 2))
+    assert measure(Problem(model, nn.CrossEntropyLoss(), [(X, Y)] * 2)).strays == 0
+
+
+def test_a_layer_used_twice_a_step_has_no_strays():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.head(self.norm(self.norm(x).relu()))
+
+    model = Twice()
+    made = Problem(model, nn.CrossEntropyLoss(), [(X[:32], Y[:32])] * 4)
+    for more, strays in ((10, 0), (3, 6)):
+        for _ in range(more):
+            model(X[:32])
+        made = replace(made, last=state_of(model), loop=replace(made.loop, backwards=10))
+        assert measure(made).strays == strays

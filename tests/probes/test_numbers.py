@@ -124,3 +124,21 @@ def test_float32_widens_everything():
     narrow = half(torch.bfloat16, 0.1)
     wide, rounded = made.value(made.twin(), made.data[0]), narrow.value(narrow.twin(), narrow.data[0])
     assert wide.item() == pytest.approx(rounded.item(), rel=0.02)
+
+
+def scaled(scale, dtype=torch.float16, **options):
+    return problem(torch.tanh, autocast=("cpu", dtype), loss_scale=scale, backwards=50, **options)
+
+
+@pytest.mark.parametrize(("exponent", "overflown"), [(0, False), (10, False), (40, True)])
+def test_a_scale_that_float16_cannot_hold_overflows(exponent, overflown):
+    found = measure(scaled(2.0**exponent, stepping=False))
+    assert (found.dtype, found.overflown, found.broken) == ("float16", overflown, False)
+
+
+def test_a_wide_type_and_gradients_that_are_broken_without_scale_do_not_overflow():
+    assert not measure(scaled(2.0**40, torch.bfloat16)).overflown
+    assert not measure(problem(torch.tanh, loss_scale=2.0**40)).overflown
+    broken = replace(scaled(2.0**40), loss=scaled(1.0).loss)
+    broken = replace(broken, data=tuple((x, y * math.inf) for x, y in broken.data))
+    assert not measure(broken).overflown

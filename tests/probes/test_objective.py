@@ -142,3 +142,33 @@ def test_an_unknown_criterion_is_said():
     found = replace(problem, criterion=replace(problem.criterion, key=("mse_loss", 7)), loop=Loop())
     with pytest.raises(UnstuckError, match="not seen again"):
         measure(found)
+
+
+STEPS = F.one_hot(torch.stack([CLASSES, CLASSES, CLASSES.roll(1)], 1), C).float()
+
+
+def steps(o):
+    return o.view(N, 3, C)
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "classes"),
+    [
+        (lambda o, t: F.mse_loss(steps(o).softmax(-1), t), STEPS, 2),
+        (lambda o, t: (t - steps(o).softmax(-1)).square().mean(), STEPS, 2),
+        (lambda o, t: F.mse_loss(steps(o).softmax(1), t), STEPS.mT, 1),
+    ],
+)
+def test_one_hot_steps_have_their_classes_where_the_softmax_runs(loss, target, classes):
+    found = measured(loss, target, nn.Linear(4, 3 * C))
+    assert (found.form, found.axis, found.classes) == ("probabilities", classes, classes)
+    p = found.ending.output.detach()
+    outward = 2 * (p - target) / p.numel()
+    inward = p * (outward - (outward * p).sum(classes, keepdim=True))
+    expected = inward.norm() / ((p - target).norm() / (3 * N))  # the mean of cross-entropy runs over steps
+    assert found.gradient_share == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_softmax_over_the_steps_is_seen_beside_the_classes():
+    found = measured(lambda o, t: F.mse_loss(steps(o).softmax(1), t), STEPS, nn.Linear(4, 3 * C))
+    assert (found.form, found.axis, found.classes) == ("probabilities", 1, 2)

@@ -9,7 +9,7 @@ from tests.small import clouds, mlp, table, written
 from torch import nn
 
 from unstuck.errors import UnstuckError
-from unstuck.probes.references import accuracy, constant, measure, r_squared
+from unstuck.probes.references import Reference, References, accuracy, constant, measure, r_squared
 
 
 def test_constant_prediction_is_the_commonest_class_and_the_mean():
@@ -113,3 +113,23 @@ def test_a_handful_of_held_out_rows_leaves_open_whether_there_is_something_to_kn
     x, y = clouds(80)
     found = measure(written(mlp(), x, y[torch.randperm(80)], size=16), budget_s=1)
     assert found.held_rows == 16 and not found.informative and not found.empty
+
+
+@pytest.mark.parametrize("mixing", [torch.randn(5, 200), torch.eye(5).repeat(1, 40)], ids=["mixed", "repeated"])
+def test_many_columns_of_few_factors_are_read_as_the_factors_are(mixing):
+    factors = torch.randn(480, 5)
+    x, y = factors @ mixing, factors[:, :1] + 0.3 * torch.randn(480, 1)
+    found = measure(written(nn.Linear(200, 1), x, y, nn.MSELoss()))
+    assert found.models[0].name == "linear model"
+    for model in found.models:  # of the variance 0.09 / 1.09 is noise
+        assert (model.train, model.held_out) == pytest.approx((1 / 1.09, 1 / 1.09), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "own", "empty"),
+    [(0.0, -0.1, True), (-0.3, -0.1, True), (-0.6, -0.1, False), (-40.0, -0.1, False), (0.5, float("nan"), False),
+     (0.0, float("nan"), False), (0.0, 0.3, False)],
+)  # fmt: skip
+def test_a_reference_that_was_not_fitted_cannot_say_that_there_is_nothing(held_out, own, empty):
+    models = (Reference("linear model", 0.9, held_out), Reference("small neural network", 0.9, held_out - 1))
+    assert References("R²", "rows", models, 0.0, 0.01, 800, 200, 0.5, 0.0, own).empty == empty

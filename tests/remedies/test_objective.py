@@ -112,3 +112,21 @@ def test_the_line_to_write_holds_the_figures():
     problem = problem_of(F.cross_entropy, CLASSES)
     assert "0.667" in swap.weigh_classes(problem, (0.25, 0.5, 0.25)).code
     assert "30 times" in swap.rescale_loss(problem, 30.0).text
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_cross_entropy_of_steps_is_that_of_the_steps_in_a_row(axis):
+    logits, labels = torch.randn(5, 4, C), torch.arange(20).view(5, 4) % C
+    labels[0] = 0
+    onehot = F.one_hot(labels, C)
+    found = swap.class_cross_entropy(logits.movedim(2, axis), onehot.movedim(2, axis))
+    torch.testing.assert_close(found, F.cross_entropy(logits.flatten(0, 1), labels.flatten()))
+    torch.testing.assert_close(swap.class_cross_entropy(logits.movedim(2, 1), labels), found)
+
+
+def test_squared_error_on_one_hot_steps_becomes_their_cross_entropy():
+    labels = torch.stack([CLASSES, CLASSES.roll(1)], 1)
+    steps = lambda o: o.view(N, 2, C)  # noqa: E731
+    problem = problem_of(lambda o, t: F.mse_loss(steps(o).softmax(-1), t), F.one_hot(labels, C).float(), 2 * C)
+    wanted = problem_of(lambda o, t: F.cross_entropy(steps(o).flatten(0, 1), t.flatten()), labels, 2 * C)
+    torch.testing.assert_close(value(swap.cross_entropy(problem, SOFT).apply(problem)), value(wanted))

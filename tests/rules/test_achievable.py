@@ -8,6 +8,9 @@ from tests.small import clouds, mlp, trained, written
 from torch import nn
 
 from unstuck.diagnose import PROBES, gather
+from unstuck.evidence import Evidence
+from unstuck.loop import Loop
+from unstuck.probes.labels import Labels
 from unstuck.probes.references import Reference, References
 from unstuck.records import Finding
 from unstuck.rules import (
@@ -223,3 +226,42 @@ def test_what_falls_short_without_a_proven_cause_is_undecided_not_healthy(gather
     assert not unexplained(poor, (Finding("dead-units", "problem", 0.9, "", ""),))
     assert headline(poor, ()).startswith("No cause was found")
     assert headline(poor, (doubt,)).startswith("Undecided: dead-units is suspected")
+
+
+def test_a_training_that_lost_what_it_had_learnt_is_not_sound(gathered):
+    evidence = gathered(trained(written(mlp(), *clouds(320)), 120))
+    level, history = evidence.level, evidence.history
+    assert sound(evidence) and not history.rose
+    risen = replace(history, last=max(3 * history.lowest, 0.8 * history.first))
+    assert risen.rose and not sound(replace(evidence, history=risen))
+    assert not sound(replace(evidence, history=replace(history, finite=False)))
+    assert sound(replace(evidence, history=None))
+    worse = replace(level, train=replace(level.train, loss=1.01 * level.initial.loss))
+    assert not sound(replace(evidence, level=worse))
+
+
+def doubted(**options):
+    facts = {"noise": 0.64, "error": 0.014, "agreement": 0.24, "sure": 0.39, "spread": 0.95, "classes": 10,
+             "samples": 1200, "own": 0.25, **options}  # fmt: skip
+    evidence = Evidence(Loop(), labels=Labels(**facts), references=references(0.25, chance=0.1))
+    return labels_wrong.RULE.judge(evidence)
+
+
+def test_three_of_four_random_labels_are_named_though_the_surest_are_met_oftener():
+    found = doubted()
+    assert found.fault and found.remedies[0].id == "clean-labels" and found.evidence[1].value == 0.39
+
+
+@pytest.mark.parametrize(
+    "options", [{"sure": 0.6}, {"agreement": 0.5, "sure": 0.8}, {"spread": 0.8}, {"own": 0.7}, {"noise": 0.27}]
+)
+def test_hard_data_and_a_little_noise_are_not(options):
+    assert doubted(**options) is None
+
+
+def test_a_training_that_maximizes_may_be_sound(gathered):
+    loss = lambda o, y: -nn.functional.cross_entropy(o, y)  # noqa: E731
+    case = written(mlp(), *clouds(320), loss)
+    case = replace(case, optimizer=case.optimizer.with_options(maximize=True))
+    evidence = gathered(trained(case, 120))
+    assert evidence.level.train.value > 0.95 and sound(evidence)

@@ -143,6 +143,10 @@ SICK = [
          ("softmax-applied-twice",), model=lambda: Steps(lambda x: x.softmax(-1))),
     Case("softmax of tokens, then flattened", lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten()), TOKENS,
          ("softmax-applied-twice",), model=lambda: Steps(lambda x: x.softmax(-1))),
+    Case("softmax, then log-softmax", lambda o, t: F.nll_loss(o.softmax(1).log_softmax(1), t), CLASSES,
+         ("softmax-applied-twice",)),
+    Case("softmax, then log-softmax, of tokens", lambda o, t: F.nll_loss(o.log_softmax(-1).mT, t), TOKENS,
+         ("softmax-applied-twice",), model=lambda: Steps(lambda x: x.softmax(-1))),
     Case("sigmoid and bce with logits", lambda o, t: F.binary_cross_entropy_with_logits(o.sigmoid(), t), BITS,
          ("activation-loss-mismatch",), width=1),
     Case("sigmoid and cross-entropy", lambda o, t: F.cross_entropy(o.sigmoid(), t), CLASSES,
@@ -206,6 +210,7 @@ HEALTHY = [
     Case("cross-entropy", F.cross_entropy, CLASSES),
     Case("log-softmax and nll", lambda o, t: F.nll_loss(o.log_softmax(1), t), CLASSES),
     Case("log-softmax and cross-entropy", lambda o, t: F.cross_entropy(o.log_softmax(1), t), CLASSES),
+    Case("log-softmax twice", lambda o, t: F.nll_loss(o.log_softmax(1).log_softmax(1), t), CLASSES),
     Case("log of a softmax and nll", lambda o, t: F.nll_loss((o.softmax(1) + 1e-8).log(), t), CLASSES),
     Case("attention pooling at the end", F.cross_entropy, CLASSES, model=Pooled),
     Case("cross-entropy of tokens", lambda o, t: F.cross_entropy(o.transpose(1, 2), t), TOKENS, model=Steps),
@@ -291,3 +296,38 @@ def test_a_network_that_finds_the_rare_class_has_no_imbalance():
     case = replace(SICK[[c.name for c in SICK].index("three in sixty")], x=x)
     assert causes_of(evidence_of(case, trained=400)) == {}
     assert "class-imbalance" in causes_of(evidence_of(case))
+
+
+@pytest.mark.parametrize("name", ["softmax, then log-softmax", "softmax, then log-softmax, of tokens"])
+def test_without_the_extra_softmax_the_loss_is_cross_entropy(name):
+    evidence = evidence_of(SICK[[c.name for c in SICK].index(name)])
+    found, problem = softmax_applied_twice.RULE.judge(evidence), evidence.problem
+    assert found.fault and [r.id for r in found.remedies] == ["drop-extra-softmax"]
+    assert found.evidence[0].value == pytest.approx(1)
+    cured, model = found.remedies[0].apply(problem), problem.twin()
+    x, y = problem.data[0]
+    logits = model.body(x) if isinstance(model, Steps) else model(x)
+    expected = F.cross_entropy(logits.view(-1, C), y.flatten())
+    torch.testing.assert_close(cured.value(cured.twin(), cured.data[0]), expected)
+
+
+POSITIVE = torch.zeros(N, 1).index_fill(0, torch.arange(0, N, 10), 1.0)
+"""Six in sixty."""
+
+
+@pytest.mark.parametrize(
+    ("weight", "fires"), [(6 / 54, True), (0.15, True), (54 / 6, False), (3.0, False), (None, False)]
+)
+def test_the_weight_of_positives_upside_down(weight, fires):
+    def loss(o, t):
+        return F.binary_cross_entropy_with_logits(o, t, pos_weight=None if weight is None else torch.tensor([weight]))
+
+    evidence = evidence_of(Case("", loss, POSITIVE, width=1))
+    found = class_weights_wrong.RULE.judge(evidence)
+    assert (found is not None) == fires
+    if fires:
+        assert found.fault and "Class 1" in found.summary
+        assert found.evidence[0].value == pytest.approx(0.1)
+        # weight · 0.1 of weight · 0.1 + 0.9
+        assert found.evidence[1].value == pytest.approx(0.1 * weight / (0.1 * weight + 0.9), rel=1e-5)
+        assert [r.id for r in found.remedies] == ["drop-class-weights", "balanced-weights"]

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from unstuck.criterion import Score
+from unstuck.criterion import Score, find
 from unstuck.evidence import Evidence
-from unstuck.probes.normalization import Layer, Normalization
-from unstuck.problem import Problem
+from unstuck.probes.normalization import Layer, Normalization, measure
+from unstuck.problem import Problem, state_of
 from unstuck.rules import batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap
+from unstuck.trace import trace
+from unstuck.training import Training
 
 RULES = (batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap)
 
@@ -27,10 +29,10 @@ def accuracy(value, loss=0.3):
 
 
 def record(batch=64, momentum=0.1, trains=True, fresh_start=True, fresh_end=False, own=(0.9, 0.3), run=0.9, again=0.9,
-           large=None):  # fmt: skip
+           large=None, strays=0):  # fmt: skip
     layer = Layer("1", trains, True, momentum, fresh_start, fresh_end, 0.5, batch)
     by_large = accuracy(*large) if large else None
-    return Normalization((layer,), (), batch, accuracy(*own), accuracy(run), accuracy(again), by_large)
+    return Normalization((layer,), (), batch, accuracy(*own), accuracy(run), accuracy(again), by_large, strays)
 
 
 def causes(norms, **facts):
@@ -46,6 +48,8 @@ SICK = {
     "slow": ("batchnorm-train-eval-gap", record(momentum=1e-4, run=0.6), True),
     "fast": ("batchnorm-train-eval-gap", record(momentum=1.0, run=0.6), True),
     "gap": ("batchnorm-train-eval-gap", record(run=0.6), False),
+    "gap after a few looks": ("batchnorm-train-eval-gap", record(run=0.6, strays=5), False),
+    "moved elsewhere": ("batchnorm-train-eval-gap", record(run=0.6, strays=6), True),
 }
 
 
@@ -65,6 +69,8 @@ HEALTHY = {
     "pretrained and frozen": record(trains=False, fresh_start=False),
     "slow but fitting": record(momentum=1e-3),
     "a gap that recalibration leaves": record(run=0.6, again=0.62),
+    "moved elsewhere, without harm": record(strays=40),
+    "moved elsewhere, and not at fault": record(run=0.6, again=0.62, strays=40),
     "small but harmless": record(batch=4, own=(0.9, 0.30), large=(0.91, 0.28)),
     "large": record(batch=64, own=(0.6, 1.2), large=(0.85, 0.6)),
     "no batchnorm": Normalization((), (), 2),
@@ -78,3 +84,25 @@ def test_silent(name):
 
 def test_a_model_in_eval_mode_as_a_whole_is_another_cause():
     assert causes(record(trains=False, fresh_end=True), eval_share=1.0) == {}
+
+
+@pytest.mark.parametrize(("strays", "fires"), [(0, False), (30, True)])
+def test_statistics_moved_by_passes_on_other_data_are_a_fault(strays, fires):
+    torch.manual_seed(0)
+    x = torch.randn(512, 6)
+    y = (x[:, 0] > x[:, 1]).long()
+    model = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 2))
+    data = list(zip(x.split(32), y.split(32), strict=True))
+    made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.Adam(model.parameters(), 0.02))
+    made = replace(made, criterion=find(trace(made, made.twin(), made.data[0])))
+    run = Training(made)
+    run.advance(120)
+    for _ in range(strays):
+        run.model(5 * x[:32] + 20)
+    made = replace(made, last=state_of(run.model), loop=replace(made.loop, steps=120, backwards=120))
+    norms = measure(made)
+    found = batchnorm_train_eval_gap.RULE.judge(Evidence(made.loop, made, normalization=norms))
+    assert norms.strays == strays and (found is not None) == fires
+    if fires:
+        assert found.fault and found.strength > 0.9 and "30 forward passes" in found.summary
+        assert found.remedies[0].id == "eval-mode-elsewhere" and found.evidence[0].value == 30

@@ -12,7 +12,8 @@ from unstuck.probes import numbers
 from unstuck.probes.numbers import Numbers, Origin
 from unstuck.probes.order import Order
 from unstuck.problem import Criterion, Problem
-from unstuck.rules import nonfinite_loss, not_shuffled, precision_loss
+from unstuck.rules import no_optimizer_step, nonfinite_loss, not_shuffled, precision_loss
+from unstuck.training import Training
 
 
 def problem(task="classes", **facts):
@@ -125,3 +126,56 @@ def test_ordered_batches(between, task, fault):
 @pytest.mark.parametrize("record", [order(0.03), order(0.05), order(0.12), order(0.3, 0.28, 0.35)])
 def test_mixed_batches(record):
     assert judged(not_shuffled, problem(), order=record) is None
+
+
+def overflown(**options):
+    return half(**{"halved": 0.0, "dtype": "float16", "overflown": True, **options})
+
+
+def test_a_scaler_that_backs_off_is_named_and_the_missing_step_is_not():
+    made = problem(loss_scale=2.0**40)
+    loop = replace(made.loop, steps=0, stepping=False)
+    made = replace(made, loop=loop)
+    found = judged(precision_loss, made, numbers=overflown())
+    assert found.fault and found.strength > 0.95
+    assert [r.id for r in found.remedies] == ["scale-loss", "float32"]
+    assert [f.value for f in found.evidence] == [2.0**40, 50, 0]
+    assert judged(no_optimizer_step, made, numbers=overflown()) is None
+    assert judged(no_optimizer_step, made, numbers=overflown(overflown=False)).cause == "no-optimizer-step"
+    assert judged(no_optimizer_step, made).cause == "no-optimizer-step"
+
+
+@pytest.mark.parametrize("steps", [25, 40, 50])
+def test_a_scaler_that_soon_steps_is_sound(steps):
+    made = problem(loss_scale=2.0**40)
+    made = replace(made, loop=replace(made.loop, steps=steps))
+    assert judged(precision_loss, made, numbers=overflown()) is None
+
+
+def test_a_scaler_that_soon_steps_is_sound_under_accumulation():
+    made = problem(loss_scale=65536.0, accumulate=4)
+    made = replace(made, loop=replace(made.loop, steps=12))
+    assert judged(precision_loss, made, numbers=overflown()) is None
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "scale-loss",
+        "float32",
+    ],
+)
+def test_with_gradients_that_are_finite_the_copy_steps(id):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+    data = [(torch.randn(16, 3), torch.arange(16) % 2) for _ in range(4)]
+    made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.SGD(model.parameters(), 0.1))
+    facts = {"loss_scale": 2.0**40, "autocast": ("cpu", torch.float16), "stepping": False, "backwards": 20}
+    made = replace(made, loop=replace(made.loop, losses=(0.7,) * 20, **facts))
+    found = judged(precision_loss, made, numbers=numbers.measure(made))
+    remedy = {remedy.id: remedy for remedy in found.remedies}[id]
+    for case, steps in ((made, False), (remedy.apply(made), True)):
+        run = Training(case)
+        run.advance(5)
+        assert torch.equal(run.model[0].weight, made.model[0].weight) != steps
+        assert bool(run.model[0].weight.isfinite().all())

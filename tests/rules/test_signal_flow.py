@@ -175,3 +175,22 @@ def test_stacked_convolutions_are_named_through_pooling_and_dropout(monkeypatch)
     found = judged(missing_nonlinearity, problem(model, x=torch.randn(64, 1, 8, 8)), monkeypatch)
     assert found is not None
     assert found.evidence[0].value == 2
+
+
+class Forgetful(nn.Module):
+    def __init__(self, keeps):
+        super().__init__()
+        self.first, self.second, self.last, self.keeps = nn.Linear(20, 16), nn.Linear(16, 16), nn.Linear(16, 3), keeps
+
+    def forward(self, x):
+        for layer in (self.first, self.second):
+            x = layer(x)
+            found = nn.functional.relu(x)
+            x = found if self.keeps else x
+        return self.last(x)
+
+
+def test_a_relu_whose_result_is_thrown_away_is_none(monkeypatch):
+    found = judged(missing_nonlinearity, problem(Forgetful(False)), monkeypatch)
+    assert (found.strength, found.evidence[0].value, found.evidence[1].value) == (0.95, 2, 1)
+    assert judged(missing_nonlinearity, problem(Forgetful(True)), monkeypatch) is None

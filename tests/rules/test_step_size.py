@@ -1,5 +1,6 @@
 """Causes of the step on a small problem: each named by its own evidence, and silent beside it."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from unstuck.criterion import find
 from unstuck.diagnose import PROBES, gather
+from unstuck.evidence import Evidence
 from unstuck.loop import Clip
 from unstuck.problem import Problem
 from unstuck.recipe import recipe_of
@@ -128,3 +130,52 @@ def test_remedied_rates_lie_between_the_sick_ones(monkeypatch):
         rates = [remedy.apply(case).optimizer.lr for remedy in remedies]
         assert all(0.01 <= rate <= 10 for rate in rates)
         assert len(set(rates)) == 2
+
+
+def cosine(share):
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def cycle(share, rise=0.3, first=0.04):
+    if share < rise:
+        return first + (1 - first) * (1 - cosine(share / rise))
+    return cosine((share - rise) / (1 - rise))
+
+
+def of_course(course, steps=100, lr=0.1):
+    """What the rule makes of a factor as a function of the share of the steps made."""
+    model = nn.Linear(2, 2)
+    data = [(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))] * 2
+    case = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.SGD(model.parameters(), lr=lr))
+    loop = replace(case.loop, steps=steps, schedule=tuple(course(i / steps) for i in range(steps)))
+    return schedule_decays_too_early.RULE.judge(Evidence(loop, replace(case, loop=loop)))
+
+
+@pytest.mark.parametrize(
+    "course",
+    [
+        cosine,
+        cycle,
+        lambda share: 1 - share,
+        lambda share: 1.0 if share < 1 / 2 else 0.1 if share < 3 / 4 else 0.01,
+        lambda share: 1.0 if share < 0.7 else 0.05,
+        lambda share: min(1.0, 10 * share + 0.01),
+        lambda share: min(1.0, 2 * share + 0.01),
+    ],
+)
+def test_courses_that_are_usual_are_not_suspected(course):
+    assert of_course(course) is None
+
+
+@pytest.mark.parametrize(("cut", "strength"), [(0.4, 0.6), (0.55, 0.6), (0.08, 0.8), (0.01, 0.8)])
+def test_a_rate_that_is_cut_early_is_suspected_the_more_the_earlier(cut, strength):
+    found = of_course(lambda share: 1.0 if share < cut else 0.05)
+    assert (found.strength, found.fault) == (strength, False)
+    assert f"After {round(100 * cut)} of 100 steps" in found.summary
+    assert [r.id for r in found.remedies] == ["constant-schedule"]
+    assert found.remedies[0].steps == min(round(1.5 * 100 * cut), 100)
+
+
+def test_a_tenth_is_a_tenth_whatever_its_last_digit():
+    assert 0.7 * 0.1 / 0.7 < 0.1
+    assert of_course(lambda share: 1.0 if share < 1 / 2 else 0.7 * 0.1 / 0.7) is None

@@ -56,7 +56,7 @@ def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
             names[i] for i in names if i in seen.no_gradient - reached and i in live and live[i].requires_grad
         ),
         detached=seen.detached,
-        loss_scale=form.scale if form else 1.0,
+        loss_scale=seen.scale or (form.scale if form else 1.0),
         autocast=form.autocast if form else None,
         batch_size=batch_size(form.leaves) if form else 0,
         snapshots=_snapshots(seen, names),

@@ -78,6 +78,7 @@ class Seen:
     clearing: Clearing = field(default_factory=Clearing)
     clips: list[tuple[Clip, Any]] = field(default_factory=list)
     clip_unscaled: bool = False
+    scale: float = 0.0
     gradient_norms: list[tuple[int, float]] = field(default_factory=list)
     no_gradient: set[int] = field(default_factory=set)
     with_gradient: set[int] = field(default_factory=set)

@@ -260,6 +260,7 @@ class Watch:
             self._loud()
             ratio = float(scaled.detach() / loss.detach()) if float(loss.detach()) != 0 else 1.0
             self._scaled = (loss, scaled, ratio)
+            self.seen.scale = ratio if isfinite(ratio) else self.seen.scale
 
     def unscaled(self) -> None:
         """Gradients are true again."""

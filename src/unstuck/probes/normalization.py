@@ -145,7 +145,10 @@ def _spread(moments: list[tuple[Tensor, Tensor, int]]) -> tuple[float, int]:
 def _strays(problem: Problem, start: nn.Module, end: nn.Module) -> int:
     """Batches that a layer counted beyond those of the recorded losses (0 where the layers do not count)."""
     trial = copy.deepcopy(start)
-    problem.value(trial, problem.data[0])
+    with torch.enable_grad():
+        loss = problem.value(trial, problem.data[0])
+        if loss.requires_grad:  # checkpointed parts run, and count, once more
+            loss.mean().backward()  # type: ignore[no-untyped-call]
     before, once, after = ({p: _counted(n) for p, n in _norms(m).items()} for m in (start, trial, end))
     own = {p: problem.loop.backwards * (once[p] - before[p]) for p in before if once[p] > before[p]}
     return max((after.get(p, 0) - before[p] - count for p, count in own.items()), default=0) if own else 0

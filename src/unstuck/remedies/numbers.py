@@ -105,7 +105,7 @@ def use_float32(problem: Problem) -> Remedy:
         "float32",
         "train in float32 (autocast keeps the parameters there)",
         f"{problem.model_name}.float()  # and with torch.autocast(...) around the forward pass, if speed is wanted",
-        in_float32,
+        lambda p: in_float32(replace(p, loop=replace(p.loop, stepping=True))),
     )
 
 

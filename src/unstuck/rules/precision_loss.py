@@ -26,8 +26,9 @@ def judge(evidence: Evidence) -> Suspicion | None:
     assert numbers is not None
     if problem is None or not numbers.dtype or numbers.broken:
         return None
-    if numbers.overflown and evidence.loop.steps < STEPPED * evidence.loop.backwards:
-        return _backing_off(evidence, problem)
+    wanted = evidence.loop.backwards / evidence.loop.accumulate
+    if numbers.overflown and evidence.loop.steps < STEPPED * wanted:
+        return _backing_off(evidence, problem, wanted)
     flushed, stalled = numbers.flushed >= FLUSHED, numbers.stalled >= STALLED
     if not flushed and not stalled:
         return None
@@ -50,7 +51,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     )
 
 
-def _backing_off(evidence: Evidence, problem: Problem) -> Suspicion:
+def _backing_off(evidence: Evidence, problem: Problem, wanted: float) -> Suspicion:
     loop, numbers = evidence.loop, evidence.numbers
     assert numbers is not None
     return Suspicion(
@@ -58,7 +59,7 @@ def _backing_off(evidence: Evidence, problem: Problem) -> Suspicion:
         strength=0.97,
         where=f"gradients in {numbers.dtype}",
         summary=f"The loss is multiplied by {loop.loss_scale:.2g}, and its gradients overflow: the scaler backs off, "
-        f"and of {loop.backwards} steps it has taken {loop.steps}.",
+        f"and of {wanted:.0f} steps it has taken {loop.steps}.",
         evidence=(
             Figure("scale of the loss", loop.loss_scale),
             Figure("backward passes", float(loop.backwards)),

@@ -28,7 +28,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     rising = course[-1] >= 0.99 * max(course) and course[0] < course[-1]
     mean = sum(course) / len(course) / peak
     top = course.index(max(course))
-    faded = next((i for i, factor in enumerate(course) if i > top and factor < 0.1 * peak), 0)
+    faded = next((i for i, factor in enumerate(course) if i > top and factor < 0.0999 * peak), 0)
     early = bool(faded) and not rising and len(course) - faded >= LEFT * len(course)
     if mean > SPENT and not early:
         return None
