@@ -54,3 +54,13 @@ def test_watching_goes_on_after_a_report_and_does_not_see_the_examination():
                 watch.report(budget_s=5, cure=False)
     assert watch._watch.seen.backwards == 12
     assert sum(watch._watch.seen.steps.values()) == 12
+
+
+def test_an_optimizer_that_cannot_train_a_copy_costs_no_report():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3), nn.Softmax(dim=1))
+    batches = [(torch.randn(16, 6), torch.arange(16) % 3) for _ in range(8)]
+    written = unstuck.Problem(model, nn.CrossEntropyLoss(), batches, optimizer=torch.optim.LBFGS(model.parameters()))
+    report = unstuck.examine(written, budget_s=8)
+    assert report.findings[0].cause == "softmax-applied-twice"
+    assert any(part.probe == "race" and "closure" in part.why for part in report.skipped)

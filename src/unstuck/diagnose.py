@@ -105,7 +105,7 @@ def diagnose(
     evidence, missing = gather(problem, loop, recipe, start + EXAMINE_SHARE * budget_s, tick)
     suspicions, failed = suspect(evidence)
     examined = time.perf_counter() - start
-    result = _race(evidence, suspicions, budget_s - examined, tick) if cure else None
+    result, unraced = _raced(evidence, suspicions, budget_s - examined, tick) if cure else (None, [])
     findings = settle(evidence, suspicions, result, cure)
     return Report(
         healthy=not any(f.severity == "problem" for f in findings),
@@ -113,7 +113,7 @@ def diagnose(
         target=target,
         findings=findings,
         figures=key_figures(evidence),
-        skipped=(*skipped, *missing, *failed),
+        skipped=(*skipped, *missing, *failed, *unraced),
         cost=Cost(overhead, examined, result.seconds if result else 0.0),
         charts=charts(evidence, result),
         unexplained=unexplained(evidence, findings),
@@ -170,6 +170,16 @@ def suspect(evidence: Evidence) -> tuple[list[Suspicion], list[Skipped]]:
         if suspicion is not None:
             found.append(suspicion)
     return sorted(found, key=lambda s: (not s.fault, -s.strength)), failed
+
+
+def _raced(
+    evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick
+) -> tuple[Race | None, list[Skipped]]:
+    """The race, or why there is none: the control trains the user's own model with the user's own optimizer."""
+    try:
+        return _race(evidence, suspicions, budget_s, tick), []
+    except Exception as error:  # an optimizer that wants a closure, a model that cannot be trained on a copy
+        return None, [Skipped("race", f"a copy cannot be trained as the script does: {type(error).__name__}: {error}")]
 
 
 def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick) -> Race | None:
