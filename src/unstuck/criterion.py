@@ -263,7 +263,8 @@ def hit(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
         right = output.argmax(dim) == target
         return right[target != -100]
     if criterion.task == "onehot":
-        return hot_labels(output, target) == hot_labels(target, target)
+        axis = hot_axis(target) or 1
+        return output.argmax(axis) == target.argmax(axis)
     threshold = 0.0 if criterion.kind in {"bce_logits", "cross_entropy"} else 0.5
     if criterion.kind == "nll" and criterion.handwritten:
         threshold = -0.6931

@@ -151,7 +151,7 @@ def _strays(problem: Problem, start: nn.Module, end: nn.Module) -> int:
             loss.mean().backward()  # type: ignore[no-untyped-call]
     before, once, after = ({p: _counted(n) for p, n in _norms(m).items()} for m in (start, trial, end))
     own = {p: problem.loop.backwards * (once[p] - before[p]) for p in before if once[p] > before[p]}
-    return max((after.get(p, 0) - before[p] - count for p, count in own.items()), default=0) if own else 0
+    return max((after.get(p, 0) - before[p] - count for p, count in own.items()), default=0)
 
 
 def _counted(norm: Norm) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,11 @@ def class_axis(problem: Problem, output: Tensor, target: Tensor) -> int:
     last = output.dim() - 1
     by_hand = problem.criterion.handwritten and problem.criterion.kind != "mse"
     return last if by_hand or problem.criterion.kind == "kl" else min(1, last)
+
+
+def dimension(call: Seen) -> Any:
+    """The `dim` that a softmax was called with; None where it was left to torch."""
+    return call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
 
 
 def form_of(output: Tensor, classes: int) -> tuple[str, int | None]:

@@ -7,7 +7,7 @@ import itertools
 from torch import Tensor
 
 from unstuck.evidence import Evidence
-from unstuck.probes.objective import SHAPES, SOFTMAXES, TOLERANCE
+from unstuck.probes.objective import SHAPES, SOFTMAXES, TOLERANCE, dimension
 from unstuck.records import Figure
 from unstuck.remedies.rewrite import drop_call
 from unstuck.rules.rule import Rule, Suspicion
@@ -68,7 +68,7 @@ def _before_another(evidence: Evidence) -> Found | None:
     for call, behind in itertools.pairwise(calls):
         taken = behind.args[0] if behind.args else behind.kwargs.get("input")
         if call.name == "softmax" and behind.name in SOFTMAXES and isinstance(taken, Tensor):
-            values, axis = taken.detach(), behind.kwargs.get("dim", behind.args[1] if len(behind.args) > 1 else -1)
+            values, axis = taken.detach(), dimension(behind)
             if isinstance(axis, int) and bool(((values.sum(axis) - 1).abs() < TOLERANCE).all()):
                 return call, values, f"{behind.name} at {behind.where}", axis
     return None

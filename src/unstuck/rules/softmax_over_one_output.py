@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unstuck.evidence import Evidence
-from unstuck.probes.objective import SOFTMAXES, Objective
+from unstuck.probes.objective import SOFTMAXES, Objective, dimension
 from unstuck.problem import Problem
 from unstuck.records import Figure
 from unstuck.remedies.objective import cross_entropy, replace_call, softmax_along
@@ -31,7 +31,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
 
 def width(call: Seen) -> int:
     """Number of entries that a softmax call normalizes over."""
-    dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else None)
+    dim = dimension(call)
     if not isinstance(dim, int):  # PyTorch's implicit choice
         dim = 0 if call.output.dim() in (0, 1, 3) else 1
     return int(call.output.shape[dim]) if call.output.dim() else 1
