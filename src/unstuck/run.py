@@ -15,7 +15,6 @@ import torch
 from unstuck.capture.assemble import Captured, assemble
 from unstuck.capture.script import Ended, run_script
 from unstuck.capture.watch import Watch
-from unstuck.diagnose import diagnose
 from unstuck.errors import BadArgument, StopTraining, TargetNotFound
 from unstuck.problem import Problem
 from unstuck.records import Report, Skipped
@@ -78,6 +77,9 @@ def judge(
     tick: Callable[[str, float], None] = lambda what, share: None,
 ) -> Report:
     """The report on what was captured; leaves no trace in any RNG stream."""
+    # Not before the script has run: it need not share its memory and caches with what examines it.
+    from unstuck.diagnose import diagnose
+
     with sandbox():
         return diagnose(
             captured.problem,

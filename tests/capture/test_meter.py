@@ -78,6 +78,7 @@ def test_the_next_look_comes_when_it_can_be_afforded(clock: Clock, monkeypatch: 
 def test_a_validation_may_still_be_recorded_where_steps_may_not(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "ALLOWANCE_S", 0.0)
     found = trained(clock, 0.010, [])  # 0.1 s of training, 2 ms for watching
-    for share, steps, validation in ((0.3, True, True), (0.5, False, True), (0.7, False, False)):
+    between = (meter.USED + meter.KEPT_FREE) / 2
+    for share, steps, validation in ((0, True, True), (between, False, True), (1, False, False)):
         found.spent = share * 0.02 * found.elapsed
         assert (found.may_sample(0.0), found.may_sample(0.0, meter.KEPT_FREE)) == (steps, validation)

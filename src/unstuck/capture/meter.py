@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ALLOWANCE_S = 0.03
+ALLOWANCE_S = 0.02
 """Start-up allowance: the copy of a small model's initial state and its first tapes, half a millisecond to two each."""
 
 PER_STEP_S = 2e-6
@@ -23,7 +23,7 @@ a training of 170 microseconds a step: 1.9)."""
 PER_CALL_S = 2e-6
 """What keeping one torch call costs."""
 
-USED, KEPT_FREE = 0.4, 0.6
+USED, KEPT_FREE = 0.25, 0.6
 """Of the share, what recording steps takes, and up to where a validation may still be recorded (they are few, and steps
 would else always be first). The rest is for what no clock here sees, and for the start-up allowance."""
 

@@ -13,6 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -42,27 +43,31 @@ class Pulse:
     def end(self) -> list[float]:
         """The learning rate at each backward of the stretch."""
         rates = [float(rate) for rate in self.rates]
-        self.of = None
+        self.of, self.room = None, 0
         self.rates.clear()
         return rates
 
     def backward(self, original: Callable[..., None], otherwise: Callable[[Tensor], None]) -> Callable[..., None]:
         """`Tensor.backward` that notes the loss first."""
         losses, rates = self.losses, self.rates
+        add, add_rate, item = losses.append, rates.append, Tensor.item
+        # For a plain tensor torch's own method does no more than pass its arguments on: one call less.
+        plain = Tensor if original.__module__ == "torch._tensor" else None
 
         @functools.wraps(original)
         def backward(
             loss: Tensor, gradient: Any = None, retain_graph: Any = None, create_graph: bool = False, inputs: Any = None
         ) -> None:
-            if self.of is not None and len(losses) < self.room:
+            if len(losses) < self.room:
                 try:
-                    value = loss.item()
+                    value = item(loss)
                 except RuntimeError:  # not one number
                     value = float("nan")
                 if value - value == 0.0:  # finite
-                    losses.append(value)
-                    rates.append(self.of.param_groups[0]["lr"])
-                    return original(loss, gradient, retain_graph, create_graph, inputs)
+                    add(value)
+                    add_rate(self.of.param_groups[0]["lr"])  # type: ignore[union-attr]
+                    run = torch.autograd.backward if type(loss) is plain else original
+                    return run(loss, gradient, retain_graph, create_graph, inputs)
             otherwise(loss)
             return original(loss, gradient, retain_graph, create_graph, inputs)
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from unstuck.records import Outcome, Verdict
 
@@ -77,7 +77,7 @@ def _half_width(
     spread = 0.0
     if freedom:
         variance = sum(float(((d - d.mean()) ** 2).sum()) for d in pools) / freedom
-        spread = float(student.ppf(0.975, freedom)) * math.sqrt(variance / len(ours))
+        spread = float(stdtrit(freedom, 0.975)) * math.sqrt(variance / len(ours))
     sampling = 0.0
     if metric.endswith("accuracy") and samples:
         # Both lanes are scored on the same samples: (b + c) / n² is McNemar's variance, and b + c ≥ n·|p − q|; what
