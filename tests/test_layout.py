@@ -40,6 +40,7 @@ ORDER = (
     "charts",
     "settle",
     "diagnose",
+    "landscape",
     "report",
     "capture",
     "run",

@@ -2,8 +2,9 @@
 
     Problem, examine            a training written down, and the report on it
     watch                       the report on a loop of your own
+    critical, escape            the kind of point where a training stands, and the state past a saddle
     Report, Finding, Figure, Verdict   what a report is made of
-    UnstuckError, BadArgument, NotReplayable   what can be raised
+    UnstuckError, BadArgument, NotReplayable, NotMeasurable   what can be raised
 
 Names are loaded when first used, so that `unstuck --help` need not wait for torch.
 """
@@ -12,8 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unstuck.curvature.escape import escape
     from unstuck.diagnose import examine
-    from unstuck.errors import BadArgument, NotReplayable, UnstuckError
+    from unstuck.errors import BadArgument, NotMeasurable, NotReplayable, UnstuckError
+    from unstuck.landscape import critical
     from unstuck.problem import Problem
     from unstuck.records import Figure, Finding, Report, Verdict
     from unstuck.run import watch
@@ -22,11 +25,14 @@ __all__ = [
     "BadArgument",
     "Figure",
     "Finding",
+    "NotMeasurable",
     "NotReplayable",
     "Problem",
     "Report",
     "UnstuckError",
     "Verdict",
+    "critical",
+    "escape",
     "examine",
     "watch",
 ]
@@ -34,7 +40,7 @@ __all__ = [
 _HOME = {
     "Problem": "problem", "examine": "diagnose", "watch": "run", "Report": "records", "Finding": "records",
     "Figure": "records", "Verdict": "records", "UnstuckError": "errors", "BadArgument": "errors",
-    "NotReplayable": "errors",
+    "NotReplayable": "errors", "NotMeasurable": "errors", "critical": "landscape", "escape": "curvature.escape",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: `unstuck run`, `examine`, `explain`, `schema`. Imports torch only in commands that need it."""
+"""The command line: `unstuck run`, `examine`, `critical`, `explain`, `schema`. Imports torch only where needed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 app = App(name="unstuck", help="Says why a neural network does not train, proves it, and shows the cure working.")
 
-VALUED = frozenset({"--steps", "--budget", "--out", "--json", "--fail-on", "--share"})
-"""Options of `run` that take a value: what is needed to find where the script's own arguments begin."""
+VALUED = frozenset(
+    {"--steps", "--budget", "--out", "--json", "--fail-on", "--share", "--tolerance", "--failure"}
+)  # fmt: skip
+"""Options of `run` and `critical` that take a value: needed to find where the script's own arguments begin."""
 
 FAILED = 3
 
@@ -23,10 +25,12 @@ FAILED = 3
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `unstuck` command."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    if tokens[:1] == ["run"]:
+    if tokens[:1] in (["run"], ["critical"]):
         ours, script = divide(tokens[1:])
+        if tokens[0] == "critical" and ours and ":" in ours[-1]:  # a problem has no arguments of its own
+            ours, script = [*ours, *script], []
         _script_arguments[:] = script
-        tokens = ["run", *ours]
+        tokens = [tokens[0], *ours]
     app(tokens)
 
 
@@ -133,6 +137,57 @@ def examine(
         _refuse(str(error))
     _deliver(report, Path(target.split(":")[0]).stem, out, json)
     sys.exit(FAILED if _fails(report, fail_on) else 0)
+
+
+@app.command
+def critical(
+    target: str,
+    *,
+    budget: str = "60s",
+    tolerance: float = 0.01,
+    failure: float = 0.01,
+    initial: Annotated[bool, Parameter(negative="")] = False,
+    steps: int | None = None,
+    out: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Is it a saddle or a minimum? The point where a training stands, with a certificate and the way out.
+
+    `unstuck critical model.py:problem`, or `unstuck critical [OPTIONS] train.py [ARGUMENTS OF THE SCRIPT]`: the script
+    runs, watched, and the point where it ended is examined.
+
+    Parameters
+    ----------
+    target
+        FILE:NAME of an unstuck.Problem, or a training script. What follows a script belongs to it.
+    budget
+        Time for the verdict, the spectrum and the charts together: 60s, 2m.
+    tolerance
+        Curvature smaller than this share of the largest counts as none.
+    failure
+        Probability with which the stated bounds may be wrong.
+    initial
+        Examine the point where the training began.
+    steps
+        Stop the script after so many optimizer steps, and examine.
+    out
+        Folder for report.json and report.html.
+    json
+        Write the report's JSON here too.
+    """
+    seconds = duration(budget)
+    from unstuck.errors import UnstuckError
+    from unstuck.landscape import critical as of_point
+    from unstuck.run import problem_of
+    from unstuck.sandbox import sandbox
+
+    try:
+        problem = problem_of(target, _script_arguments, steps)
+        with _progress() as tick, sandbox():
+            report = of_point(problem, seconds, tolerance, failure, not initial, target, tick)
+    except UnstuckError as error:
+        _refuse(str(error))
+    _deliver(report, Path(target.split(":")[0]).stem, out, json)
 
 
 @app.command

@@ -19,6 +19,7 @@ from unstuck.loop import Loop
 from unstuck.probes import (
     activations,
     anatomy,
+    curvature,
     data,
     generalization,
     gradients,
@@ -40,10 +41,11 @@ from unstuck.race import race
 from unstuck.race.race import Race
 from unstuck.recipe import OptimizerRecipe
 from unstuck.records import Cost, Report, Skipped
+from unstuck.remedies.remedy import Remedy
 from unstuck.rules import RULES
 from unstuck.rules.rule import Suspicion
 from unstuck.sandbox import sandbox
-from unstuck.settle import fine, headline, key_figures, settle, unexplained
+from unstuck.settle import SURE, fine, headline, key_figures, settle, sound, unexplained
 from unstuck.trace import trace
 
 Tick = Callable[[str, float], None]
@@ -70,6 +72,9 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
 """In the order they are asked: cheap ones first, then those that train or fit something."""
 
 EXAMINE_SHARE = 0.4
+LATE_SHARE = 0.1
+"""Of the budget: what the probes may take, and what the point where the training stands may take if need be."""
+
 RACED = 5
 """So many suspicions race, each with up to two remedies."""
 
@@ -102,8 +107,13 @@ def diagnose(
     """The report on a captured training; with `problem=None` only what the loop showed is judged."""
     start = time.perf_counter()
     problem = _judged(problem)
-    evidence, missing = gather(problem, loop, recipe, start + EXAMINE_SHARE * budget_s, tick)
+    deadline = start + EXAMINE_SHARE * budget_s
+    evidence, missing = gather(problem, loop, recipe, deadline, tick)
     suspicions, failed = suspect(evidence)
+    if _unexplained(evidence, suspicions):
+        evidence, unmeasured = _look_at_point(evidence, deadline + LATE_SHARE * budget_s, tick)
+        suspicions, failed = suspect(evidence)
+        missing += unmeasured
     examined = time.perf_counter() - start
     result, unraced = _raced(evidence, suspicions, budget_s - examined, tick) if cure else (None, [])
     findings = settle(evidence, suspicions, result, cure)
@@ -172,6 +182,31 @@ def suspect(evidence: Evidence) -> tuple[list[Suspicion], list[Skipped]]:
     return sorted(found, key=lambda s: (not s.fault, -s.strength)), failed
 
 
+def _unexplained(evidence: Evidence, suspicions: Sequence[Suspicion]) -> bool:
+    """True if a training fell short without a fault, and either stands still or has no other sure explanation: then
+    the point where it stands may be one. (At a critical point other figures mean little: gradients are noise there.)"""
+    if evidence.problem is None or evidence.level is None or sound(evidence) or any(s.fault for s in suspicions):
+        return False
+    stands = evidence.history is not None and evidence.history.stands
+    return stands or not any(s.strength >= SURE for s in suspicions)
+
+
+def _look_at_point(evidence: Evidence, deadline: float, tick: Tick) -> tuple[Evidence, list[Skipped]]:
+    """The evidence with the curvature where the training was left, or why it could not be had."""
+    began = time.perf_counter()
+    assert evidence.problem is not None
+    tick("measuring curvature", 1.0)
+    try:
+        found = curvature.measure(evidence.problem, min(curvature.BUDGET_S, deadline - began))
+    except NotApplicable:
+        return evidence, []
+    except Exception as error:  # the user's own model runs inside
+        why = str(error) if isinstance(error, UnstuckError) else f"{type(error).__name__}: {error}"
+        return evidence, [Skipped("curvature", why)]
+    seconds = {**evidence.seconds, "curvature": time.perf_counter() - began}
+    return replace(evidence, seconds=seconds, curvature=found), []
+
+
 def _raced(
     evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, tick: Tick
 ) -> tuple[Race | None, list[Skipped]]:
@@ -188,6 +223,17 @@ def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, 
     named = [lane for s in entered for lane in s.lanes[:2]]
     if not named or evidence.problem is None or evidence.problem.optimizer is None or budget_s < 1:
         return None
-    lanes, _ = race.enter(evidence.problem, named)
     best = max(0.0, evidence.level.train.value) if evidence.level else 0.0
-    return race.run(lanes, best, budget_s, tick)
+    heats = [heat for heat in _heats(evidence.problem, named) if heat[1]]
+    return race.together([
+        race.run(race.enter(problem, some)[0], best, budget_s / len(heats), tick, problem is evidence.problem)
+        for problem, some in heats
+    ])  # fmt: skip
+
+
+def _heats(
+    problem: Problem, named: Sequence[tuple[str, Remedy]]
+) -> tuple[tuple[Problem, list[tuple[str, Remedy]]], ...]:
+    """Remedies that begin anew race against the training from its start, those that go on against it from its end."""
+    anew = [(name, remedy) for name, remedy in named if not remedy.resumes]
+    return (problem, anew), (race.resumed(problem), [pair for pair in named if pair not in anew])

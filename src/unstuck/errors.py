@@ -3,6 +3,7 @@
     UnstuckError
     ├── BadArgument        a call got something it cannot use: which argument, what arrived, what to do
     ├── NotReplayable      a recorded loss cannot be computed again on a copy; the report says why
+    ├── NotMeasurable      a quantity that cannot be measured on this problem; the message names what stands in the way
     ├── NotApplicable      a probe has nothing to measure here (no validation data, nothing random); not worth a word
     └── TargetNotFound     `unstuck examine FILE:NAME` names nothing that exists
 
@@ -22,6 +23,10 @@ class BadArgument(UnstuckError, ValueError):
 
 class NotReplayable(UnstuckError):
     """The recorded loss cannot be computed again on a copy of the model; the message says why."""
+
+
+class NotMeasurable(UnstuckError):
+    """A quantity that cannot be measured on this problem (no gradient, not finite, not the same twice), and why."""
 
 
 class NotApplicable(UnstuckError):

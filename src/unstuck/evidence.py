@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from unstuck.loop import Loop
 from unstuck.probes.activations import Activations
 from unstuck.probes.anatomy import Anatomy
+from unstuck.probes.curvature import Curvature
 from unstuck.probes.data import Data
 from unstuck.probes.generalization import Generalization
 from unstuck.probes.gradients import Gradients
@@ -50,4 +51,5 @@ class Evidence:
     numbers: Numbers | None = None
     order: Order | None = None
     reach: Reach | None = None
+    curvature: Curvature | None = None
     seconds: dict[str, float] = field(default_factory=dict)

@@ -109,6 +109,42 @@ class Chart(msgspec.Struct, frozen=True):
     log_x: bool = False
 
 
+class PointLine(msgspec.Struct, frozen=True):
+    """The point at which a training stands (`unstuck critical`): verdict, figures, and how they were had.
+
+    Intervals are [low, high]; those of λmin and λmax are wrong with probability `failure` at most (0: exact).
+    `negative` and `positive`: shares of eigenvalues below −epsilon and above epsilon, at 95 %. `symmetry`, `agreement`:
+    what the self-check of the products found; `dropped`: ways of making them that failed it, and why.
+    """
+
+    verdict: Literal["saddle", "minimum", "maximum", "flat", "slope", "undecided"]
+    why: str
+    loss: float | None
+    gradient: float | None
+    gradient_error: float | None
+    promise: float | None
+    flatness: float | None
+    lambda_min: tuple[float | None, float | None]
+    lambda_max: tuple[float | None, float | None]
+    failure: float
+    epsilon: float
+    rayleigh: float | None
+    rayleigh_error: float | None
+    bends_down: bool
+    negative: tuple[float | None, float | None]
+    positive: tuple[float | None, float | None]
+    escape_length: float | None
+    escape_loss: float | None
+    samples: int
+    parameters: int
+    products: int
+    gradients: float | None
+    rung: str
+    symmetry: float | None
+    agreement: float | None
+    dropped: tuple[str, ...] = ()
+
+
 class Report(msgspec.Struct, frozen=True):
     """The whole diagnosis. `findings` stand in rank order; `healthy` is true exactly when none is a problem.
 
@@ -125,6 +161,7 @@ class Report(msgspec.Struct, frozen=True):
     cost: Cost = Cost()
     charts: tuple[Chart, ...] = ()
     unexplained: bool = False
+    point: PointLine | None = None
 
     def to_json(self) -> bytes:
         """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""

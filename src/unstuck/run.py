@@ -15,7 +15,7 @@ import torch
 from unstuck.capture.assemble import Captured, assemble
 from unstuck.capture.script import Ended, run_script
 from unstuck.capture.watch import Watch
-from unstuck.errors import BadArgument, StopTraining, TargetNotFound
+from unstuck.errors import BadArgument, NotReplayable, StopTraining, TargetNotFound
 from unstuck.problem import Problem
 from unstuck.records import Report, Skipped
 from unstuck.sandbox import sandbox
@@ -118,6 +118,22 @@ def load_target(target: str) -> Problem:
     if not isinstance(found, Problem):
         raise BadArgument(f"examine: {target} must be an unstuck.Problem, got {type(found).__name__}")
     return found
+
+
+def problem_of(target: str, arguments: Sequence[str] = (), steps: int | None = None) -> Problem:
+    """The Problem that `FILE:NAME` names, or that is seen while a script runs.
+
+    Raises TargetNotFound and BadArgument like `load_target`, NotReplayable where the script's loss cannot be replayed.
+    """
+    if ":" in target or not Path(target).is_file():
+        return load_target(target)
+    with _own_objects_set_aside(), Watch(steps=steps) as watched:
+        run_script(target, arguments)
+    captured = assemble(watched)
+    if captured.problem is None:
+        reasons = "; ".join(f"{part.probe}: {part.why}" for part in captured.skipped)
+        raise NotReplayable(f"critical: no training of {target} could be replayed ({reasons or 'none was seen'})")
+    return captured.problem
 
 
 class watch:

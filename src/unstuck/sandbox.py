@@ -33,7 +33,9 @@ def sandbox(seed: int | None = None) -> Iterator[None]:
 
 
 def reseed(seed: int) -> None:
-    """Seed Python, NumPy and torch."""
+    """Seed Python, NumPy and torch (its generators, as `torch.manual_seed` takes a millisecond to note its caller)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)

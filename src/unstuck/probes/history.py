@@ -12,6 +12,7 @@ from unstuck.problem import Problem
 
 RISEN = 1.5
 """Last loss over the lowest tenth's: noise between tenths of a sound training stays within 1.2 (measured)."""
+STILL = 0.01
 GIVEN_BACK = 0.1
 """And of the way down that was lost again: next to a loss of nearly 0 every ripple is a large factor."""
 
@@ -40,6 +41,12 @@ class History:
     finite: bool
     gradient_first: float
     gradient_last: float
+
+    @property
+    def stands(self) -> bool:
+        """True if the loss does not fall any more: over the second half by less than its noise allows to tell, or by
+        less than a hundredth of itself."""
+        return self.finite and self.slope > -max(2 * self.slope_error, STILL * abs(self.last))
 
     @property
     def rose(self) -> bool:

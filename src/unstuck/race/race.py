@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from msgspec.structs import replace as replaced
+
 from unstuck.problem import Problem, spaced
 from unstuck.race.track import Lane, Track, scored_batches
 from unstuck.race.verdict import judge
@@ -55,15 +57,40 @@ def enter(problem: Problem, remedies: Sequence[tuple[str, Remedy]]) -> tuple[lis
     return lanes, refused
 
 
-def run(lanes: Sequence[Lane], best: float, budget_s: float, tick: Tick = lambda what, share: None) -> Race:
+def resumed(problem: Problem) -> Problem:
+    """The problem begun where its training was left: last state, last learning rate; moments start anew."""
+    schedule = problem.loop.schedule[-1:]
+    return replace(problem, model=problem.twin(last=True), loop=replace(problem.loop, schedule=schedule))
+
+
+def together(races: Sequence[Race]) -> Race | None:
+    """Several heats as one race; curves of the later ones say that they go on from where the training was left."""
+    if not races:
+        return None
+    first, *later = races
+    curves = [replaced(c, name=f"{c.name}, gone on from the end") for race in later for c in race.curves]
+    verdicts = {name: verdict for race in races for name, verdict in race.verdicts.items()}
+    seconds = sum(race.seconds for race in races)
+    return Race(verdicts, (*first.curves, *curves), first.metric, first.steps, seconds)
+
+
+def run(
+    lanes: Sequence[Lane],
+    best: float,
+    budget_s: float,
+    tick: Tick = lambda what, share: None,
+    anew: bool = True,
+) -> Race:
     """Train the lanes within `budget_s` seconds; `best` is the highest score known to be reachable on the data.
+
+    `anew`: seeds may draw another start; False where the lanes go on from a state that was trained.
 
     `tick(what, share)` is called now and then with the share of the budget used. The first check of the first seed is
     made whatever it takes; after that the clock decides.
     """
     start = time.perf_counter()
     control = lanes[0].problem
-    mix = exchangeable(control)
+    mix = anew and exchangeable(control)
     least = max(lane.least for lane in lanes)
     steps = affordable(control, len(lanes), budget_s - (time.perf_counter() - start), least)
     start_loss = Training(control).score(spaced(control.data, 4)).loss

@@ -15,6 +15,7 @@ class Remedy:
 
     `on`: where its effect must show: the score on "held-out" or "train" batches, or the "loss" on validation data.
     `steps`: in a race of fewer it cannot show. `variant`: what tells it from another one of the same id (its figure).
+    `resumes`: it goes on from where the training was left, and is compared with a control that does.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Remedy:
     on: str = "held-out"
     steps: int = 0
     variant: str = ""
+    resumes: bool = False
 
     @property
     def label(self) -> str:

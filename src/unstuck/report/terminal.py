@@ -56,6 +56,8 @@ def _opening(report: Report, console: Console) -> None:
     mark, colour = ("✓", "green") if report.healthy else MARKS["problem"]
     if report.unexplained:
         mark, colour = OUTCOMES["undecided"]
+    if report.point is not None and not report.unexplained:
+        mark, colour = MARKS["note"]
     console.print()
     _put(console, _marked(mark, colour, Text(words.headline(report), style="bold")))
     if report.target:

@@ -50,7 +50,7 @@ def spread(value: float | None, error: float | None) -> str:
     ('2.303 ± 0.004', '87.2 ± 1.3', '0.93')
     """
     sure, doubt = finite(value), finite(error)
-    if sure is None or not doubt:
+    if sure is None or not doubt or doubt < 1e-9 * abs(sure):  # rounding is no doubt
         return number(value)
     decimals = _decimals(doubt)
     if decimals > 5 or abs(sure) >= 1e6:

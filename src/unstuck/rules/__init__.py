@@ -17,11 +17,14 @@ from unstuck.rules import (
     detached_graph,
     eval_mode_training,
     exploding_gradients,
+    flat_region,
     gradients_accumulate,
+    ill_conditioning,
     labels_wrong,
     learning_rate_too_high,
     learning_rate_too_low,
     learning_rate_zero,
+    local_minimum,
     loss_mse_on_classification,
     missing_nonlinearity,
     momentum_misconfigured,
@@ -37,6 +40,7 @@ from unstuck.rules import (
     parameters_frozen,
     parameters_not_optimized,
     precision_loss,
+    saddle_point,
     saturated_activations,
     schedule_decays_too_early,
     softmax_applied_twice,
@@ -54,6 +58,10 @@ from unstuck.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     # 1 critical points and the landscape
+    saddle_point.RULE,
+    local_minimum.RULE,
+    flat_region.RULE,
+    ill_conditioning.RULE,
     symmetric_initialization.RULE,
     # 2 signal flow
     vanishing_gradients.RULE,

@@ -14,6 +14,7 @@ from unstuck.rules import (
     clipping_before_unscale,
     clipping_too_tight,
     momentum_misconfigured,
+    saddle_point,
     schedule_decays_too_early,
     symmetric_initialization,
     vanishing_gradients,
@@ -32,7 +33,7 @@ DROPS = 4.0
 
 SPECIFIC = (clipping_before_unscale, clipping_too_tight, schedule_decays_too_early, adaptive_step_exhausted,
             vanishing_gradients, bad_initialization_scale, symmetric_initialization,
-            momentum_misconfigured)  # fmt: skip
+            momentum_misconfigured, saddle_point)  # fmt: skip
 """What makes a step small by itself: a larger rate would heal it too, and is not the cause."""
 
 

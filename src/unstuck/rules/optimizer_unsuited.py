@@ -14,6 +14,7 @@ from unstuck.rules import (
     clipping_too_tight,
     exploding_gradients,
     momentum_misconfigured,
+    saddle_point,
     saturated_activations,
     schedule_decays_too_early,
     symmetric_initialization,
@@ -37,7 +38,7 @@ to 20, transformers and recurrent networks with embeddings 20 to 1000 (measured)
 
 SPECIFIC = (clipping_before_unscale, clipping_too_tight, schedule_decays_too_early, vanishing_gradients,
             bad_initialization_scale, symmetric_initialization, momentum_misconfigured, exploding_gradients,
-            saturated_activations, unscaled_inputs, weight_decay_too_strong)  # fmt: skip
+            saturated_activations, unscaled_inputs, weight_decay_too_strong, saddle_point)  # fmt: skip
 
 
 def judge(evidence: Evidence) -> Suspicion | None:

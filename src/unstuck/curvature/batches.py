@@ -1,0 +1,146 @@
+"""The data a Hessian averages over: batches with the weights that make it the mean over samples.
+
+    mean reduction      L = Σ_b (n_b / N) L_b
+    sum reduction       L = (n / N) Σ_b L_b          (n: the largest batch, N samples in all)
+
+so that ragged last batches count by their samples, and a summed loss keeps the scale that the user's steps see. Which
+of the two a loss is, is tried: a batch against its halves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from unstuck.errors import BadArgument
+from unstuck.problem import Batch, Problem, batch_size
+from unstuck.tape import tensors_in
+
+SAME = 1e-3
+"""A loss that is a mean (or a sum) over samples agrees with its halves to rounding; one that is not (batch statistics,
+contrastive pairs) differs by more."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Batches (a sequence, or any iterable that can be run through again) with their sizes and weights (Σ = 1 for a
+    mean). `reduction`: mean, sum, or unknown where halves do not tell (then weighed as a mean). `names`: what each
+    batch is called by, whatever part of the data it stands in: its random numbers and its kept graph go by it. `scale`:
+    the loss over any part is this times the mean over samples (1, or for a sum the largest batch's size n)."""
+
+    batches: Iterable[Batch]
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...]
+    reduction: str
+    names: tuple[int, ...]
+    scale: float = 1.0
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each batch's share of the samples."""
+        return tuple(size / self.samples for size in self.sizes)
+
+    @property
+    def samples(self) -> int:
+        """Samples in all."""
+        return sum(self.sizes)
+
+    def part(self, places: Iterable[int]) -> Data:
+        """Only the batches at these places, weighed anew."""
+        batches, chosen = tuple(self.batches), list(places)
+        sizes = tuple(self.sizes[i] for i in chosen)
+        names = tuple(self.names[i] for i in chosen)
+        shares = weights(sizes, self.reduction, self.scale)
+        return Data(tuple(batches[i] for i in chosen), sizes, shares, self.reduction, names, self.scale)
+
+    def cut(self, least: int) -> Data:
+        """The same data in at least so many batches, where they can be cut."""
+        data = self
+        while len(data.sizes) < least:
+            smaller = data.halved()
+            if smaller is None:
+                break
+            data = smaller
+        return data
+
+    def halved(self) -> Data | None:
+        """The same data in batches of half the rows; None where that is not possible."""
+        if self.reduction == "unknown" or max(self.sizes) < 2:
+            return None
+        batches = tuple(part for batch in self.batches for part in halves(tuple(batch)) or (tuple(batch),))
+        sizes = tuple(batch_size(batch) or 1 for batch in batches)
+        shares = weights(sizes, self.reduction, self.scale)
+        fresh = 1 + max(self.names)
+        return Data(batches, sizes, shares, self.reduction, tuple(range(fresh, fresh + len(sizes))), self.scale)
+
+
+def data_of(problem: Problem, loss: Callable[[Batch], float], batches: Iterable[Batch] | Data | None = None) -> Data:
+    """The problem's training batches (or these), weighed; `loss` evaluates one. Data is returned as it
+    is. Costs three forward passes of the smallest batch. Raises BadArgument where there is none."""
+    if isinstance(batches, Data):
+        return batches
+    chosen: Any = distinct((*problem.data, *problem.held_out)) if batches is None else batches
+    sizes = tuple(batch_size(tuple(batch)) or 1 for batch in chosen)
+    if not sizes:
+        raise BadArgument("hessian: `batches` holds no batch; pass at least one, or leave it out")
+    kind = reduction(_smallest(chosen), loss)
+    scale = float(max(sizes)) if kind == "sum" else 1.0
+    return Data(chosen, sizes, weights(sizes, kind, scale), kind, tuple(range(len(sizes))), scale)
+
+
+def distinct(batches: Iterable[Batch]) -> tuple[Batch, ...]:
+    """The batches without repetitions: a loop over the full batch was recorded with the same one at every step."""
+    kept: dict[tuple[Any, ...], list[Batch]] = {}
+    for batch in map(tuple, batches):
+        found = tensors_in(batch)
+        alike = kept.setdefault(tuple((t.shape, float(t.double().sum())) for t in found if t.numel()), [])
+        if not any(all(map(torch.equal, found, tensors_in(other))) for other in alike):
+            alike.append(batch)
+    return tuple(batch for some in kept.values() for batch in some)
+
+
+def _smallest(batches: Iterable[Batch]) -> Batch:
+    """The smallest batch of two rows or more, if there is one."""
+    return tuple(min(batches, key=lambda batch: (batch_size(tuple(batch)) < 2, batch_size(tuple(batch)))))
+
+
+def weights(sizes: tuple[int, ...], kind: str, scale: float) -> tuple[float, ...]:
+    """The weight of each batch in the loss over all of them: scale · n_b / N of a mean, scale / N of a sum."""
+    samples = sum(sizes)
+    return tuple(scale * (1 if kind == "sum" else size) / samples for size in sizes)
+
+
+def reduction(batch: Batch, loss: Callable[[Batch], float]) -> str:
+    """mean, sum or unknown: the loss of a batch against its two halves."""
+    parts = halves(batch)
+    if parts is None:
+        return "unknown"
+    try:
+        whole, first, second = loss(batch), loss(parts[0]), loss(parts[1])
+    except Exception:  # a program with the batch's size written into it
+        return "unknown"
+    n, m = batch_size(parts[0]), batch_size(parts[1])
+    close = SAME * max(abs(whole), abs(first), abs(second), 1e-12)
+    if math.isclose(whole, (n * first + m * second) / (n + m), rel_tol=0, abs_tol=close):
+        return "mean"
+    return "sum" if math.isclose(whole, first + second, rel_tol=0, abs_tol=close) else "unknown"
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch] | None:
+    """Two batches of half the rows; None where there are fewer than two."""
+    size = batch_size(batch)
+    return (rows(batch, slice(0, size // 2)), rows(batch, slice(size // 2, size))) if size > 1 else None
+
+
+def rows(batch: Batch, which: slice) -> Batch:
+    """These rows of every tensor that has as many as the batch has samples."""
+    size = batch_size(batch)
+    return pytree.tree_map(  # type: ignore[no-any-return]
+        lambda leaf: leaf[which] if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == size else leaf, batch
+    )
