@@ -182,9 +182,9 @@ def critical(
     from unstuck.sandbox import sandbox
 
     try:
-        problem = problem_of(target, _script_arguments, steps)
+        problem, skipped = problem_of(target, _script_arguments, steps)
         with _progress() as tick, sandbox():
-            report = of_point(problem, seconds, tolerance, failure, not initial, target, tick)
+            report = of_point(problem, seconds, tolerance, failure, not initial, target, skipped, tick)
     except UnstuckError as error:
         _refuse(str(error))
     _deliver(report, Path(target.split(":")[0]).stem, out, json)

@@ -145,6 +145,8 @@ def _task(kind: str, output: Tensor, target: Tensor) -> str:
     zero_one = _zero_one(target)
     if not zero_one or torch.unique(target).numel() < 2:
         return "multilabel" if kind.startswith("bce") and zero_one else "regression"
+    if target.dim() == 2 and torch.equal(target, torch.eye(*target.shape).to(target)):
+        return "regression"  # a matrix that is to become the identity (decorrelated features): no labels
     if hot_axis(target) is not None:
         return "onehot"
     if target.dim() == 2 and target.shape[1] > 1:

@@ -223,17 +223,27 @@ def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, 
     named = [lane for s in entered for lane in s.lanes[:2]]
     if not named or evidence.problem is None or evidence.problem.optimizer is None or budget_s < 1:
         return None
-    best = max(0.0, evidence.level.train.value) if evidence.level else 0.0
+    best = _reachable(evidence)
     heats = [heat for heat in _heats(evidence.problem, named) if heat[1]]
     return race.together([
-        race.run(race.enter(problem, some)[0], best, budget_s / len(heats), tick, problem is evidence.problem)
-        for problem, some in heats
+        race.run(race.enter(problem, some)[0], best, budget_s / len(heats), tick, mix)
+        for problem, some, mix in heats
     ])  # fmt: skip
+
+
+def _reachable(evidence: Evidence) -> float:
+    """The highest score known to be reachable: the training's own, or a fair reference's."""
+    level, references = evidence.level, evidence.references
+    known = [0.0] if level is None else [0.0, level.train.value]
+    if level is not None and references is not None and references.informative and references.metric == level.metric:
+        known.append(references.fair.held_out)
+    return max(known)
 
 
 def _heats(
     problem: Problem, named: Sequence[tuple[str, Remedy]]
-) -> tuple[tuple[Problem, list[tuple[str, Remedy]]], ...]:
-    """Remedies that begin anew race against the training from its start, those that go on against it from its end."""
-    anew = [(name, remedy) for name, remedy in named if not remedy.resumes]
-    return (problem, anew), (race.resumed(problem), [pair for pair in named if pair not in anew])
+) -> tuple[tuple[Problem, list[tuple[str, Remedy]], bool], ...]:
+    """Remedies by the control that they race against: the problem it trains, who races, may seeds draw other starts."""
+    by = {kind: [pair for pair in named if pair[1].against == kind] for kind in ("anew", "own start", "from the end")}
+    late = [(race.resumed(problem), by["from the end"], False)] if by["from the end"] else []
+    return (problem, by["anew"], True), (problem, by["own start"], False), *late

@@ -20,10 +20,10 @@ from unstuck.curvature.point import Point, checked_hessian, classify
 from unstuck.curvature.product import Hessian
 from unstuck.curvature.scan import Scan, scan
 from unstuck.errors import BadArgument
-from unstuck.linalg.spectrum import Index, Spectrum, density, exact, index, quadrature
+from unstuck.linalg.spectrum import Index, Spectrum, counted, density, index, quadrature
 from unstuck.linalg.trace import Trace, trace
 from unstuck.problem import Problem
-from unstuck.records import Chart, Cost, Curve, Figure, PointLine, Report
+from unstuck.records import Chart, Cost, Curve, Figure, PointLine, Report, Skipped
 
 POINT_SHARE, SPECTRUM_SHARE = 0.6, 0.25
 """Of the budget: for the verdict, and for the spectrum's density; the rest is for the charts."""
@@ -63,7 +63,7 @@ class Whole:
 
 def critical(
     problem: Problem, budget_s: float = 60.0, tolerance: float = 1e-2, failure: float = 0.01, last: bool = True,
-    target: str = "", tick: Tick = lambda what, share: None,
+    target: str = "", skipped: Sequence[Skipped] = (), tick: Tick = lambda what, share: None,
 ) -> Report:  # fmt: skip
     """The report on the point where the problem's training was left (or, `last=False`, where it began).
 
@@ -83,6 +83,7 @@ def critical(
         headline=f"{SAID[point.verdict]}: {point.why}.",
         target=target,
         figures=_figures(point, whole, away),
+        skipped=tuple(skipped),
         cost=Cost(None, time.perf_counter() - began, 0.0),
         charts=(*_spectrum_charts(point, whole), *(_line_chart(name, line) for name, line in lines)),
         unexplained=point.verdict == "undecided",
@@ -93,7 +94,7 @@ def critical(
 def _whole(hessian: Hessian, point: Point, deadline: float) -> Whole:
     ends = point.ends
     if ends.eigenvalues is not None:
-        return Whole(exact(torch.diag(torch.tensor(ends.eigenvalues, dtype=torch.float64)), point.epsilon), None, None)
+        return Whole(counted(torch.tensor(ends.eigenvalues, dtype=torch.float64), point.epsilon), None, None)
 
     def stop() -> bool:
         return time.perf_counter() > deadline

@@ -94,16 +94,16 @@ def judge(
         )
 
 
-def load_target(target: str) -> Problem:
+def load_target(target: str, command: str = "examine") -> Problem:
     """The Problem that `FILE:NAME` names; NAME may be a function without arguments that returns one.
 
     Raises TargetNotFound when file or name do not exist, BadArgument when it is no Problem.
     """
     path, _, name = target.rpartition(":")
     if not path:
-        raise TargetNotFound(f"examine: expected FILE:NAME such as model.py:problem, got {target!r}")
+        raise TargetNotFound(f"{command}: expected FILE:NAME such as model.py:problem, got {target!r}")
     if not Path(path).is_file():
-        raise TargetNotFound(f"examine: there is no file {path!r}")
+        raise TargetNotFound(f"{command}: there is no file {path!r}")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -111,29 +111,34 @@ def load_target(target: str) -> Problem:
     sys.modules[module.__name__] = module
     spec.loader.exec_module(module)
     if not hasattr(module, name):
-        raise TargetNotFound(f"examine: {path} defines no {name!r}")
+        raise TargetNotFound(f"{command}: {path} defines no {name!r}")
     found = getattr(module, name)
     if callable(found) and not isinstance(found, Problem):
         found = found()
     if not isinstance(found, Problem):
-        raise BadArgument(f"examine: {target} must be an unstuck.Problem, got {type(found).__name__}")
+        raise BadArgument(f"{command}: {target} must be an unstuck.Problem, got {type(found).__name__}")
     return found
 
 
-def problem_of(target: str, arguments: Sequence[str] = (), steps: int | None = None) -> Problem:
-    """The Problem that `FILE:NAME` names, or that is seen while a script runs.
+def problem_of(
+    target: str, arguments: Sequence[str] = (), steps: int | None = None
+) -> tuple[Problem, tuple[Skipped, ...]]:
+    """The Problem that `FILE:NAME` names, or that is seen while a script runs; and what of the script was left out.
 
     Raises TargetNotFound and BadArgument like `load_target`, NotReplayable where the script's loss cannot be replayed.
     """
-    if ":" in target or not Path(target).is_file():
-        return load_target(target)
+    if ":" in target:
+        return load_target(target, "critical"), ()
+    if not Path(target).is_file():
+        raise TargetNotFound(f"critical: there is no file {target!r}; give a script, or FILE:NAME of a Problem")
     with _own_objects_set_aside(), Watch(steps=steps) as watched:
-        run_script(target, arguments)
+        ended = run_script(target, arguments)
     captured = assemble(watched)
     if captured.problem is None:
         reasons = "; ".join(f"{part.probe}: {part.why}" for part in captured.skipped)
         raise NotReplayable(f"critical: no training of {target} could be replayed ({reasons or 'none was seen'})")
-    return captured.problem
+    how = f"{ended.how}; what was seen until then is examined"
+    return captured.problem, (*captured.skipped, *([Skipped("the script", how)] if ended.how else []))
 
 
 class watch:

@@ -256,3 +256,10 @@ def test_blocks_are_refused(call) -> None:
 def test_a_failure_that_is_no_probability_is_refused(call, failure: float) -> None:
     with pytest.raises(BadArgument, match="`failure` must be a probability"):
         call(runs("indefinite")[0].ritz, failure)
+
+
+def test_an_operator_that_is_zero_has_both_ends_at_zero() -> None:
+    ritz = lanczos(torch.zeros_like, torch.randn(50, generator=torch.Generator().manual_seed(0)), lambda r: False, 9)
+    ends = bounds(ritz, 0.01)
+    assert (ends.low, ends.least, ends.most, ends.high) == (0.0, 0.0, 0.0, 0.0)
+    assert not neighbourhoods(ritz, 0.01).any()

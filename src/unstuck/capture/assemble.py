@@ -26,6 +26,7 @@ from unstuck.loop import Loop
 from unstuck.problem import Problem, TapeProgram, load_state, state_of
 from unstuck.recipe import OptimizerRecipe
 from unstuck.records import Skipped
+from unstuck.rows import Rows
 from unstuck.sandbox import sandbox
 from unstuck.tape import Tape
 from unstuck.trace import trace
@@ -209,9 +210,22 @@ def _loose_names(seen: Seen) -> dict[int, str]:
     return names
 
 
+def _takes(problem: Problem, rows: Rows) -> bool:
+    """True if the loss can be computed on as many rows as are held out (tables of factors have one row for each)."""
+    _, held = rows.split(HELD_OUT, torch.Generator().manual_seed(0))
+    try:
+        with sandbox(0), torch.no_grad():
+            problem.value(problem.twin(), rows.batches(held, min(rows.batch, len(held)))[0])
+    except Exception:  # whatever the user's program raises on fewer rows
+        return False
+    return True
+
+
 def _with_rows(problem: Problem, form: Form) -> tuple[Problem, list[Skipped]]:
     """More batches where they can be drawn; training and held-out ones apart."""
     rows, why = rows_of(problem, form)
+    if rows is not None and not _takes(problem, rows):
+        rows, why = None, "the loss takes all rows at once: batches of some of them do not replay"
     if rows is None:
         keep = len(problem.data) - len(problem.data) // 4
         missing = [Skipped("more batches", why)] if why else []

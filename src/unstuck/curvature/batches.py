@@ -10,7 +10,7 @@ of the two a loss is, is tried: a batch against its halves.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from unstuck.curvature.memory import out_of_memory
 from unstuck.errors import BadArgument
 from unstuck.problem import Batch, Problem, batch_size
+from unstuck.sandbox import sandbox
 from unstuck.tape import tensors_in
 
 SAME = 1e-3
@@ -53,7 +55,8 @@ class Data:
 
     def part(self, places: Iterable[int]) -> Data:
         """Only the batches at these places, weighed anew."""
-        batches, chosen = tuple(self.batches), list(places)
+        with sandbox():
+            batches, chosen = tuple(self.batches), list(places)
         sizes = tuple(self.sizes[i] for i in chosen)
         names = tuple(self.names[i] for i in chosen)
         shares = weights(sizes, self.reduction, self.scale)
@@ -71,7 +74,7 @@ class Data:
 
     def halved(self) -> Data | None:
         """The same data in batches of half the rows; None where that is not possible."""
-        if self.reduction == "unknown" or max(self.sizes) < 2:
+        if self.reduction.startswith("unknown") or max(self.sizes) < 2:
             return None
         batches = tuple(part for batch in self.batches for part in halves(tuple(batch)) or (tuple(batch),))
         sizes = tuple(batch_size(batch) or 1 for batch in batches)
@@ -80,17 +83,27 @@ class Data:
         return Data(batches, sizes, shares, self.reduction, tuple(range(fresh, fresh + len(sizes))), self.scale)
 
 
-def data_of(problem: Problem, loss: Callable[[Batch], float], batches: Iterable[Batch] | Data | None = None) -> Data:
+def data_of(
+    problem: Problem, loss: Callable[[Batch], float], batches: Iterable[Batch] | Data | None = None,
+    calm: Callable[[Batch], float] | None = None,
+) -> Data:
     """The problem's training batches (or these), weighed; `loss` evaluates one. Data is returned as it
     is. Costs three forward passes of the smallest batch. Raises BadArgument where there is none."""
     if isinstance(batches, Data):
         return batches
+    if isinstance(batches, Iterator):
+        batches = tuple(batches)
     chosen: Any = distinct((*problem.data, *problem.held_out)) if batches is None else batches
-    sizes = tuple(batch_size(tuple(batch)) or 1 for batch in chosen)
+    with sandbox():
+        sizes = tuple(batch_size(tuple(batch)) or 1 for batch in chosen)
     if not sizes:
         raise BadArgument("hessian: `batches` holds no batch; pass at least one, or leave it out")
-    kind = reduction(_smallest(chosen), loss)
-    scale = float(max(sizes)) if kind == "sum" else 1.0
+    with sandbox():
+        smallest = _smallest(chosen)
+    kind = reduction(smallest, loss)
+    if kind == "unknown" and calm is not None and reduction(smallest, calm) == "sum":
+        kind = "unknown sum"
+    scale = float(max(sizes)) if kind.endswith("sum") else 1.0
     return Data(chosen, sizes, weights(sizes, kind, scale), kind, tuple(range(len(sizes))), scale)
 
 
@@ -113,7 +126,7 @@ def _smallest(batches: Iterable[Batch]) -> Batch:
 def weights(sizes: tuple[int, ...], kind: str, scale: float) -> tuple[float, ...]:
     """The weight of each batch in the loss over all of them: scale · n_b / N of a mean, scale / N of a sum."""
     samples = sum(sizes)
-    return tuple(scale * (1 if kind == "sum" else size) / samples for size in sizes)
+    return tuple(scale * (1 if kind.endswith("sum") else size) / samples for size in sizes)
 
 
 def reduction(batch: Batch, loss: Callable[[Batch], float]) -> str:
@@ -123,13 +136,15 @@ def reduction(batch: Batch, loss: Callable[[Batch], float]) -> str:
         return "unknown"
     try:
         whole, first, second = loss(batch), loss(parts[0]), loss(parts[1])
-    except Exception:  # a program with the batch's size written into it
-        return "unknown"
+    except Exception as error:  # a program with the batch's size written into it
+        return reduction(parts[1], loss) if out_of_memory(error) else "unknown"
     n, m = batch_size(parts[0]), batch_size(parts[1])
     close = SAME * max(abs(whole), abs(first), abs(second), 1e-12)
     if math.isclose(whole, (n * first + m * second) / (n + m), rel_tol=0, abs_tol=close):
         return "mean"
-    return "sum" if math.isclose(whole, first + second, rel_tol=0, abs_tol=close) else "unknown"
+    if math.isclose(whole, first + second, rel_tol=0, abs_tol=close):
+        return "sum"
+    return "unknown"
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch] | None:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,8 +22,9 @@ from unstuck.curvature.scan import Scan, scan
 from unstuck.errors import NotMeasurable
 from unstuck.problem import Problem, state_of
 
-REFINED = (0.5, 0.7, 0.84, 1.0, 1.19, 1.41, 2.0)
-"""Around the best length of the scan: a second pass."""
+REFINED = (0.42, 0.56, 0.75, 1.0, 1.33, 1.78, 2.37)
+"""Around the best length so far: a second pass, and further ones while the best of them is the outermost."""
+PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,18 @@ class Escape:
 
 
 def step_out(hessian: Hessian, direction: Tensor, scan: Scan) -> Escape:
-    """The best step along ±`direction`, from its `scan` refined. Seven forward passes.
+    """The best step along ±`direction`, from its `scan` refined. Seven to 28 forward passes.
 
     The length is 0 where the loss goes down nowhere.
     """
-    best = scan.lengths[scan.best]
-    if best == 0.0:
-        return Escape(direction, 0.0, scan.loss, scan.loss)
-    lengths = [best * factor for factor in REFINED]
+    length, after = scan.lengths[scan.best], scan.loss + scan.changes[scan.best]
     share = torch.tensor(hessian.data.weights, dtype=torch.float64)
-    losses = (hessian.losses_at(direction, lengths) @ share).tolist()
-    after, length = min(zip(losses, lengths, strict=True))
+    for _ in range(PASSES if length else 0):
+        lengths = [length * factor for factor in REFINED]
+        losses = (hessian.losses_at(direction, lengths) @ share).tolist()
+        after, length = min((loss, step) for loss, step in zip(losses, lengths, strict=True) if math.isfinite(loss))
+        if length not in (lengths[0], lengths[-1]):
+            break
     return Escape(direction, length, scan.loss, after)
 
 

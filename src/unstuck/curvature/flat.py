@@ -27,12 +27,32 @@ class Flat:
         widest = max(self.parameters, key=lambda p: torch.finfo(p.dtype).bits)
         self.dtype = torch.promote_types(widest.dtype, torch.float32)
         self.device = self.parameters[0].device
+        self.moving = self._moving(model)
+
+    def _moving(self, model: nn.Module) -> Tensor | None:
+        """0 for rows of embeddings that stand for padding: they get no gradient, training takes them for constants."""
+        rows = {
+            id(module.weight): module.padding_idx
+            for module in model.modules()
+            if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.padding_idx is not None
+        }
+        if not any(id(p) in rows for p in self.parameters):
+            return None
+        ones = [torch.ones_like(p) for p in self.parameters]
+        for one, p in zip(ones, self.parameters, strict=True):
+            if id(p) in rows:
+                one.data[rows[id(p)]] = 0
+        return self.join(ones)
+
+    def movable(self, vectors: Tensor) -> Tensor:
+        """The vector, or rows, without what cannot be moved."""
+        return vectors if self.moving is None else vectors * self.moving.to(vectors.dtype)
 
     def join(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """One tensor per parameter (None: zero) → a vector [n]."""
         return torch.cat([
-            torch.zeros(size, dtype=self.dtype, device=self.device) if t is None else t.detach().reshape(-1).to(
-                self.device, self.dtype)
+            torch.zeros(size, dtype=self.dtype, device=self.device) if t is None
+            else t.detach().to_dense().reshape(-1).to(self.device, self.dtype)
             for t, size in zip(tensors, self.sizes, strict=True)
         ])  # fmt: skip
 

@@ -37,7 +37,7 @@ def pinned() -> Iterator[None]:
 def loss_of(problem: Problem, model: nn.Module, batch: Batch, seed: int) -> Tensor:
     """The mean loss of one batch as a scalar with its graph; call it inside `pinned`."""
     reseed(seed)
-    with _borrowed_buffers(model):
+    with borrowed_buffers(model):
         value = problem.value(model, batch)
     return value.mean() if value.dim() else value
 
@@ -72,16 +72,15 @@ def doubled(batch: Batch) -> Batch:
 
 
 @contextmanager
-def _borrowed_buffers(model: nn.Module) -> Iterator[None]:
+def borrowed_buffers(model: nn.Module) -> Iterator[None]:
     """Copies in the place of the buffers while a forward pass runs: what it writes into them is forgotten."""
-    homes: list[tuple[dict[str, Any], str, Tensor]] = [
+    homes: list[tuple[dict[str, Any], str, Tensor | None]] = [
         (module._buffers, name, buffer)
         for module in model.modules()
         for name, buffer in module._buffers.items()
-        if buffer is not None
     ]
     for home, name, buffer in homes:
-        home[name] = buffer.clone()
+        home[name] = None if buffer is None else buffer.clone()
     try:
         yield
     finally:

@@ -48,14 +48,18 @@ def _must_repeat(hessian: Hessian) -> None:
     """The loss twice: of one batch where the batches are at hand, of all where they are drawn anew each time."""
     at_hand = isinstance(hessian.data.batches, (tuple, list))
     try:
-        losses = [_total(hessian, 1 if at_hand else None) for _ in range(2)]
+        pair = [hessian.losses(1 if at_hand else None, seed) for seed in range(2)]
+        if len(pair[0]) != len(pair[1]):  # memory ran out in the first
+            pair[0] = hessian.losses(1 if at_hand else None, 0)
     except UnstuckError:
         raise
     except Exception as error:
         raise NotMeasurable(f"the loss cannot be evaluated: {type(error).__name__}: {first_line(error)}") from error
-    if not all(map(math.isfinite, losses)):
-        raise NotMeasurable(f"the loss is not finite ({losses[0]}): there is no curvature to speak of")
-    if abs(losses[0] - losses[1]) > REPEATS * max(abs(losses[0]), abs(losses[1])):
+    if not all(map(math.isfinite, pair[0] + pair[1])):
+        raise NotMeasurable(f"the loss is not finite ({pair[0][0]}): there is no curvature to speak of")
+    apart = [both for both in zip(*pair, strict=True) if abs(both[0] - both[1]) > REPEATS * max(map(abs, both))]
+    if apart:
+        losses = apart[0]
         cause = "the model or the loss draws random numbers that no seed of ours fixes" if at_hand else (
             "`batches` gives other data each time it is run through (shuffling into other batches, augmentation)"
         )  # fmt: skip
@@ -63,12 +67,3 @@ def _must_repeat(hessian: Hessian) -> None:
             f"two evaluations of the loss differ ({losses[0]:.6g}, {losses[1]:.6g}): {cause}; the Hessian of such a "
             "loss is not defined. Pass a list of batches, drawn once."
         )
-
-
-def _total(hessian: Hessian, most: int | None) -> float:
-    total = 0.0
-    for place, (weight, batch) in enumerate(zip(hessian.data.weights, hessian.data.batches, strict=True)):
-        if place == most:
-            break
-        total += weight * hessian.value(tuple(batch))
-    return total

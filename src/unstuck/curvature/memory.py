@@ -68,9 +68,10 @@ def held_bytes(make: Callable[[], T]) -> tuple[T, int]:
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        if tensor.layout == torch.strided:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # itself, it would hold its own graph in a circle that nothing ever frees
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         made = make()

@@ -192,9 +192,10 @@ def _judge(point: Point) -> tuple[Kind, str]:
     least, most, epsilon = point.ends.least, point.ends.most, point.epsilon
     between = f"λmin is in [{least.low:.3g}, {least.high:.3g}]"
     sure = "exactly" if not least.failure else f"with probability {100 * (1 - least.failure):.3g} %"
+    share = 100 * _moves(point) / max(abs(point.loss), 1e-300)
     if _moves(point) <= FLAT * abs(point.loss):
         return "flat", (
-            f"a move as long as the weights changes the loss by {100 * _moves(point) / abs(point.loss):.2g} % at most, "
+            f"a move as long as the weights changes the loss by {share:.2g} % at most, "
             f"by gradient and curvature ({sure})"
         )
     if not point.critical:
@@ -207,8 +208,11 @@ def _judge(point: Point) -> tuple[Kind, str]:
         return "maximum", f"λmax ≤ {most.high:.3g} {sure}, beside λmin {least.low:.3g}"
     if least.high < -epsilon:
         if point.scan.bends_down:
-            return "saddle", f"{between}, and the loss goes down along its direction"
-        return "undecided", f"λmin ≤ {least.high:.3g}, but the loss itself does not go down along that direction"
+            return "saddle", f"{between}, and the loss itself bends down along its direction"
+        return "undecided", (
+            f"λmin ≤ {least.high:.3g}, but the loss itself does not bend down along that direction beyond its spread "
+            "over batches"
+        )
     return "undecided", f"{between}, which allows of both signs beyond {epsilon:.1g}"
 
 
@@ -222,6 +226,6 @@ def _moves(point: Point) -> float:
 def _beside_noise(point: Point) -> str:
     beside = f"{point.gradient / point.noise:.1f} standard errors, " if point.noise > 0 else ""
     if math.isinf(point.promise):
-        return f"{beside}and the loss bends down along it"
+        return f"{beside}and the loss does not bend up along it"
     share = 100 * point.promise / max(abs(point.loss), 1e-300)
     return f"{beside}and promises {share:.2g} % of the loss in one step"

@@ -23,6 +23,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -30,10 +31,11 @@ from torch import Tensor, nn
 
 from unstuck.curvature.batches import Data, data_of
 from unstuck.curvature.flat import Flat
-from unstuck.curvature.forward import doubled, loss_of, pinned, plain, twin_at
+from unstuck.curvature.forward import borrowed_buffers, doubled, loss_of, pinned, plain, twin_at
 from unstuck.curvature.memory import SHARE, Graphs, available, out_of_memory
 from unstuck.errors import NotMeasurable
 from unstuck.problem import Batch, Problem
+from unstuck.sandbox import reseed
 
 REVERSE, DIFFERENCES = "reverse over reverse", "differences"
 
@@ -91,7 +93,7 @@ class Hessian:
         self.double, self.last, self.way, self.step = double, last, way, step
         self.model = twin_at(self.problem, last, double)
         self.flat = Flat(self.model)
-        self.data = data_of(self.problem, self.value, batches)
+        self.data = data_of(self.problem, self.value, batches, self._calm)
         self.graphs = Graphs(int(SHARE * available(self.flat.device)) if memory is None else memory)
         self.batched = True
         self.products = 0
@@ -116,7 +118,7 @@ class Hessian:
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """H v for v [n], or row by row for [k, n]: rows share each batch's graph. In `flat.dtype`."""
-        rows = vectors.reshape(-1, self.size).to(self.flat.device, self.flat.dtype)
+        rows = self.flat.movable(vectors.reshape(-1, self.size).to(self.flat.device, self.flat.dtype))
         product = self._clocked(lambda: self._differences(rows) if self.way == DIFFERENCES else self._reverse(rows))
         self.products += len(rows)
         return product.reshape(vectors.shape)
@@ -154,6 +156,25 @@ class Hessian:
         """The loss of one batch. One forward pass."""
         with pinned(), torch.no_grad():
             return float(loss_of(self.problem, self.model, doubled(batch) if self.double else batch, 0))
+
+    def _calm(self, batch: Batch) -> float:
+        """The loss of one batch in eval mode, where rows know nothing of each other."""
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            return self.value(batch)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def losses(self, most: int | None = None, seed: int = 0) -> list[float]:
+        """The loss of each of the first `most` batches, those drawn under this seed."""
+        return self._clocked(lambda: self._losses(most, seed))
+
+    def _losses(self, most: int | None, seed: int) -> list[float]:
+        reseed(seed)
+        with torch.no_grad():
+            return [float(loss_of(self.problem, self.model, b, name)) for name, _, b in islice(self._batches(), most)]
 
     def part(self, places: Iterable[int]) -> Hessian:
         """The same over some of the batches only; kept graphs are shared with the whole."""
@@ -231,6 +252,7 @@ class Hessian:
 
     def _losses_at(self, direction: Tensor, lengths: Sequence[float]) -> Tensor:
         model, flat = self._other()
+        direction = flat.movable(direction.to(flat.device, flat.dtype))
         start, table = self.flat.values(), []
         with torch.no_grad():
             for length in lengths:
@@ -240,13 +262,16 @@ class Hessian:
 
     def _gradient_at(self, direction: Tensor, length: float) -> Tensor:
         model, flat = self._other()
+        direction = flat.movable(direction.to(flat.device, flat.dtype))
         flat.write(self.flat.values() + length * direction)
         total = self._zeros()
         for name, weight, batch in self._batches():
             for parameter in flat.parameters:
                 parameter.grad = None
             # .backward, not autograd.grad: checkpointed layers know no other.
-            loss_of(self.problem, model, batch, name).backward()  # type: ignore[no-untyped-call]
+            loss = loss_of(self.problem, model, batch, name)
+            with borrowed_buffers(model):  # checkpoints compute again
+                loss.backward()  # type: ignore[no-untyped-call]
             total += weight * flat.join([p.grad for p in flat.parameters])
         return total
 
@@ -259,9 +284,12 @@ class Hessian:
         if self.way == DIFFERENCES:
             for parameter in self.flat.parameters:
                 parameter.grad = None
-            loss.backward()  # type: ignore[no-untyped-call]
+            with borrowed_buffers(self.model):
+                loss.backward()  # type: ignore[no-untyped-call]
             return tuple(p.grad for p in self.flat.parameters), loss.detach()
-        return torch.autograd.grad(loss, self.flat.parameters, create_graph=graph, allow_unused=True), loss.detach()
+        with borrowed_buffers(self.model):
+            grads = torch.autograd.grad(loss, self.flat.parameters, create_graph=graph, allow_unused=True)
+        return grads, loss.detach()
 
     def _graph(self, name: int, batch: Batch) -> Gradients:
         return self.graphs.get(name, lambda: self._gradient(name, batch, graph=True))
@@ -279,20 +307,24 @@ class Hessian:
                 if out_of_memory(error):
                     raise
                 self.batched = False
-        return torch.stack([
-            self.flat.join(self._vjp(outputs, [self.flat.split(row)[k] for k in live])) for row in rows
-        ])  # fmt: skip
+        return torch.stack([self._alone(outputs, live, row) for row in rows])
+
+    def _alone(self, outputs: list[Tensor], live: list[int], row: Tensor) -> Tensor:
+        parts = self.flat.split(row)
+        return self.flat.join(self._vjp(outputs, [parts[k] for k in live]))
 
     def _together(self, outputs: list[Tensor], live: list[int], rows: Tensor) -> Tensor:
-        seeds = [self.flat.split_rows(rows)[k] for k in live]
+        parts = self.flat.split_rows(rows)
+        seeds = [parts[k] for k in live]
         return self.flat.join_rows(self._vjp(outputs, seeds, batched=True), len(rows))
 
     def _vjp(
         self, outputs: list[Tensor], seeds: list[Tensor], batched: bool = False
     ) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(
-            outputs, self.flat.parameters, seeds, retain_graph=True, allow_unused=True, is_grads_batched=batched
-        )
+        with borrowed_buffers(self.model):
+            return torch.autograd.grad(
+                outputs, self.flat.parameters, seeds, retain_graph=True, allow_unused=True, is_grads_batched=batched
+            )
 
     def _zeros(self) -> Tensor:
         return torch.zeros(self.size, dtype=self.flat.dtype, device=self.flat.device)

@@ -22,10 +22,10 @@ from unstuck.curvature.product import Hessian
 from unstuck.curvature.scan import Scan, scan
 from unstuck.linalg.lanczos import Ritz, lanczos
 
-FIRST = 256
+FIRST = 128
 """Samples of the first subsample, about."""
-STEPS = 12
-"""Lanczos steps on a subsample, at most."""
+STEPS, MORE = 10, 5
+"""Lanczos steps on the first subsample, at most, and on each larger one, which begins where the last one ended."""
 CLEAR = 0.5
 """A Ritz pair whose residual is this share of its value is enough of a direction: the quotient counts, not the pair."""
 
@@ -60,10 +60,11 @@ def negative_curvature(hessian: Hessian, seed: int = 0) -> Negative | None:
     count = len(hessian.data.sizes)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     taken = max(1, min(count, round(FIRST / max(hessian.data.samples / count, 1))))
+    begin, steps = start(hessian, seed), STEPS
     while True:
         own, fresh = order[:taken], order[taken : 2 * taken + 2]
         part = hessian.part(own) if taken < count else hessian
-        ritz = lanczos(part, start(hessian, seed), _clear, STEPS)
+        ritz = lanczos(part, begin, _clear, steps)
         if float(ritz.values[0]) < 0:
             direction = ritz.vectors(0)[0]
             held = hessian.part(fresh).along(direction) if len(fresh) > 1 else None
@@ -71,7 +72,7 @@ def negative_curvature(hessian: Hessian, seed: int = 0) -> Negative | None:
                 return _proven(hessian, ritz, direction, fresh, held, part.data.samples)
         if taken >= count:
             return None
-        taken = min(2 * taken, count)
+        taken, begin, steps = min(2 * taken, count), ritz.vectors(0)[0], MORE
 
 
 def _clear(ritz: Ritz) -> bool:

@@ -21,7 +21,7 @@ from unstuck.curvature.product import Hessian
 REACH = 1.0
 """Longest step of a scan, in lengths of the parameter vector (one at least)."""
 
-LENGTHS, SHRINK = 5, 4.0
+LENGTHS, SHRINK = 4, 6.0
 """So many lengths each way, each a `SHRINK`-th of the one before."""
 
 
@@ -65,7 +65,7 @@ def scan(
 ) -> Scan:
     """The loss along ±`direction` (length one), up to `reach`: at lengths that shrink, or at `even` ones each way.
 
-    Eleven forward passes over the hessian's data (2 · `even` + 1).
+    Nine forward passes over the hessian's data (2 · `even` + 1).
     """
     far = REACH * max(1.0, float(hessian.flat.values().norm())) if reach is None else reach
     steps = [far / SHRINK**k for k in range(LENGTHS)] if even is None else [far * k / even for k in range(even, 0, -1)]

@@ -57,7 +57,7 @@ def bounds(ritz: Ritz, failure: float, rounding: float = 0.0) -> Ends:
     _check(ritz, failure)
     values = ritz.values
     least, most = float(values[0]), float(values[-1])
-    if ritz.products >= ritz.size:
+    if _known(ritz):
         return Ends(least - rounding, least + rounding, most - rounding, most + rounding, failure, rounding)
     target = -_log_share(ritz.size, failure)
     below = _beyond(values, _log_steps(ritz), target, -1.0)
@@ -73,7 +73,7 @@ def neighbourhoods(ritz: Ritz, failure: float) -> Tensor:
     """
     _check(ritz, failure)
     values, steps = ritz.values, _log_steps(ritz)
-    if ritz.products >= ritz.size:
+    if _known(ritz):
         return torch.zeros(len(values), 2, dtype=torch.float64)
     target = -_log_share(ritz.size, failure)
     gaps = values.diff()
@@ -100,6 +100,11 @@ def _check(ritz: Ritz, failure: float) -> None:
         raise BadArgument(f"bounds: `ritz` must come from plain Lanczos, got blocks of {ritz.block}")
     if not 0 < failure < 1:
         raise BadArgument(f"bounds: `failure` must be a probability between 0 and 1, got {failure!r}")
+
+
+def _known(ritz: Ritz) -> bool:
+    """True if nothing is left to hide: the space is the whole one, or a random start was sent to 0 (then A is 0)."""
+    return ritz.products >= ritz.size or (ritz.scale == 0.0 and not bool(ritz.leaves.any()))
 
 
 def _log_share(size: int, failure: float) -> float:

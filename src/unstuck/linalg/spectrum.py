@@ -181,10 +181,14 @@ def exact(matrix: Tensor, tolerance: float) -> Index:
     apart = float((wide - wide.T).abs().max() / wide.abs().max().clamp(min=1e-300))
     if not apart <= ASYMMETRY:  # nan: not finite
         raise BadArgument(f"exact: `matrix` must be finite and symmetric, got differences of {apart:.3g} (relative)")
-    values, size = torch.linalg.eigvalsh((wide + wide.T) / 2), len(wide)
-    sides = values < -tolerance, values.abs() <= tolerance, values > tolerance
-    counted = [int(side.sum()) / size for side in sides]
-    negative, zero, positive = (Share(k, k, k, size, 1.0) for k in counted)
+    return counted(torch.linalg.eigvalsh((wide + wide.T) / 2), tolerance)
+
+
+def counted(eigenvalues: Tensor, tolerance: float) -> Index:
+    """The three shares of eigenvalues [n] that are all known."""
+    size = len(eigenvalues)
+    sides = eigenvalues < -tolerance, eigenvalues.abs() <= tolerance, eigenvalues > tolerance
+    negative, zero, positive = (Share(k, k, k, size, 1.0) for k in (int(side.sum()) / size for side in sides))
     return Index(negative, zero, positive, tolerance)
 
 

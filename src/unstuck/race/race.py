@@ -64,11 +64,11 @@ def resumed(problem: Problem) -> Problem:
 
 
 def together(races: Sequence[Race]) -> Race | None:
-    """Several heats as one race; curves of the later ones say that they go on from where the training was left."""
+    """Several heats, each with a control of its own, as one race; None where there was none."""
     if not races:
         return None
     first, *later = races
-    curves = [replaced(c, name=f"{c.name}, gone on from the end") for race in later for c in race.curves]
+    curves = [replaced(c, name=f"{c.name} (heat {k})") for k, race in enumerate(later, 2) for c in race.curves]
     verdicts = {name: verdict for race in races for name, verdict in race.verdicts.items()}
     seconds = sum(race.seconds for race in races)
     return Race(verdicts, (*first.curves, *curves), first.metric, first.steps, seconds)

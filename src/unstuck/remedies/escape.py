@@ -16,5 +16,5 @@ def leave_saddle(problem: Problem, away: Escape) -> Remedy:
         f"{name}.load_state_dict(unstuck.escape(unstuck.Problem({name}, criterion, loader)))",
         lambda p: moved(p, away),
         on="train",
-        resumes=True,
+        against="from the end",
     )

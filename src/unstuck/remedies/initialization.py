@@ -22,6 +22,7 @@ from unstuck.problem import Problem
 from unstuck.remedies.remedy import Remedy
 from unstuck.sandbox import sandbox
 from unstuck.trace import Seen, Trace, trace
+from unstuck.training import mix_entries
 
 SOUND = (0.1, 5.0)
 """rms·√fan_in of a loose matrix that is left as it is; Glorot's and He's rules give 0.5 to 1.5."""
@@ -39,6 +40,25 @@ def reinitialize(problem: Problem) -> Remedy:
         f"{problem.model_name}.apply(lambda m: (nn.init.{line}(m.weight), nn.init.zeros_(m.bias)) "
         "if isinstance(m, (nn.Linear, nn.Conv2d)) else None)",
         _fresh,
+    )
+
+
+def another_start(problem: Problem, seed: int) -> Remedy:
+    """The same initialization, drawn again: the entries of every weight tensor in another order."""
+
+    def apply(p: Problem) -> Problem:
+        model = p.twin()
+        mix_entries(model, seed)
+        return replace(p, model=model)
+
+    return Remedy(
+        "another-start",
+        "begin from other initial weights of the same kind",
+        f"torch.manual_seed({seed})  # before the model is made",
+        apply,
+        on="train",
+        variant=f"seed {seed}",
+        against="own start",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from unstuck.problem import Problem
 from unstuck.records import RemedyLine
@@ -15,7 +16,8 @@ class Remedy:
 
     `on`: where its effect must show: the score on "held-out" or "train" batches, or the "loss" on validation data.
     `steps`: in a race of fewer it cannot show. `variant`: what tells it from another one of the same id (its figure).
-    `resumes`: it goes on from where the training was left, and is compared with a control that does.
+    `against`: the control that it is compared with begins "anew" with each seed (another draw of its start where that
+    changes nothing), keeps its "own start" (the remedy is another one), or goes on "from the end".
     """
 
     id: str
@@ -25,7 +27,7 @@ class Remedy:
     on: str = "held-out"
     steps: int = 0
     variant: str = ""
-    resumes: bool = False
+    against: Literal["anew", "own start", "from the end"] = "anew"
 
     @property
     def label(self) -> str:

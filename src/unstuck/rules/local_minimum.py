@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from unstuck.evidence import Evidence
-from unstuck.remedies.initialization import reinitialize
-from unstuck.remedies.wider import widen
+from unstuck.remedies.initialization import another_start
 from unstuck.rules.point_figures import falls_short, figures
 from unstuck.rules.rule import Rule, Suspicion
 
@@ -24,7 +23,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
         summary=f"The gradient is gone and no direction goes down (smallest curvature at least "
         f"{point.ends.least.low:.3g}{exact}), but the data allow of more.",
         evidence=figures(point),
-        remedies=(reinitialize(problem), widen(problem)),
+        remedies=tuple(another_start(problem, seed) for seed in (1, 2)),
     )
 
 
@@ -34,7 +33,7 @@ RULE = Rule(
     "rare: most points where training stops have directions that still go down. In narrow ones they do occur.",
     told_by="The gradient over all recorded data is not told from zero, no curvature is below the stated tolerance "
     "(exactly, or with the stated probability), and a reference reaches clearly more on the same data.",
-    cures="Another start (initialization, seed), or a wider network.",
+    cures="Another start (another seed before the model is made); in a wider network such minima are rarer.",
     needs=("curvature", "level", "references"),
     judge=judge,
 )

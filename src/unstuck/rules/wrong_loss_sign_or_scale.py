@@ -41,7 +41,8 @@ def judge(evidence: Evidence) -> Suspicion | None:
         return None
     return Suspicion(
         cause="wrong-loss-sign-or-scale",
-        strength=min(0.95, 0.75 + 0.1 * abs(math.log10(abs(scale)))),
+        # Never sure by itself: a rate may have been chosen to suit the scale.
+        strength=min(0.85, 0.75 + 0.05 * abs(math.log10(max(abs(scale), 1e-300)))),
         where=_line(problem),
         summary=f"The loss is {abs(scale):.2g} times the mean of the criterion, and so is each step that "
         f"{recipe.cls.__name__} makes.",
