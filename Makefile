@@ -1,6 +1,7 @@
 # `make` lists the targets. Each one sets up what it needs, once; a second run starts at once.
 PYTHON ?= python3
 VENV := .venv
+PEERS := .venv-peers
 ARGS ?=
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -11,7 +12,7 @@ ifeq ($(and $(HOME),$(wildcard $(HOME)/.)),)
 export HOME := $(CURDIR)/$(VENV)/home
 endif
 
-.PHONY: help demo test lint bench-diagnosis bench-overhead system-packages clean
+.PHONY: help demo test lint bench-diagnosis bench-overhead bench-curvature system-packages clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
@@ -31,11 +32,14 @@ bench-diagnosis: $(VENV)/.dev system-packages  ## how often the diagnosis is rig
 bench-overhead: $(VENV)/.demo  ## what watching costs; ARGS="--only mlp"
 	$(VENV)/bin/python benchmarks/overhead.py $(ARGS)
 
+bench-curvature: $(PEERS)/.done system-packages  ## eigenvalues against other libraries; ARGS="--only mlp"
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/curvature.py $(ARGS)
+
 system-packages:
 	@sh scripts/system-packages.sh
 
 clean:  ## remove the environment, caches and recorded runs
-	rm -rf $(VENV) .unstuck build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .unstuck build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamps: each stands for a step that went through to its end.
@@ -55,3 +59,9 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install -q "pip>=25.1"
 	$(VENV)/bin/python -m pip install -q -e . --group lint --group test --group integrations
 	@touch $@ $(VENV)/.demo
+
+$(PEERS)/.done: $(VENV)/.made pyproject.toml constraints.txt benchmarks/requirements-curvature.txt
+	@echo "Installing unstuck, torch and the libraries to compare with into $(PEERS): some minutes the first time."
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q -e . -r benchmarks/requirements-curvature.txt
+	@touch $@

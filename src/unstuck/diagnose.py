@@ -72,8 +72,9 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
 """In the order they are asked: cheap ones first, then those that train or fit something."""
 
 EXAMINE_SHARE = 0.4
-LATE_SHARE = 0.1
-"""Of the budget: what the probes may take, and what the point where the training stands may take if need be."""
+LATE_SHARE, LEAST_S = 0.1, 3.0
+"""Of the budget: what the probes may take, and what the point where the training stands may take if need be
+(some seconds at least: below, nothing is certified)."""
 
 RACED = 5
 """So many suspicions race, each with up to two remedies."""
@@ -197,7 +198,7 @@ def _look_at_point(evidence: Evidence, deadline: float, tick: Tick) -> tuple[Evi
     assert evidence.problem is not None
     tick("measuring curvature", 1.0)
     try:
-        found = curvature.measure(evidence.problem, min(curvature.BUDGET_S, deadline - began))
+        found = curvature.measure(evidence.problem, max(LEAST_S, min(curvature.BUDGET_S, deadline - began)))
     except NotApplicable:
         return evidence, []
     except Exception as error:  # the user's own model runs inside

@@ -95,8 +95,10 @@ class Point:
 
     @property
     def critical(self) -> bool:
-        """True if the gradient is not told from 0, or promises next to nothing."""
-        return self.gradient <= NOISE * self.noise or self.promise <= PROMISE * abs(self.loss)
+        """True if the gradient is not told from 0, or promises next to nothing: by the best step along it, or by a move
+        as long as the weights (where the loss does not bend up along it, no step is best)."""
+        least = min(self.promise, self.gradient * self.length)
+        return self.gradient <= NOISE * self.noise or least <= PROMISE * abs(self.loss)
 
     @property
     def direction(self) -> Tensor:

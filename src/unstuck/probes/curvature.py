@@ -51,7 +51,7 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Curvature:
     point = classify(problem, budget_s=0.7 * budget_s)
     left = max(budget_s - (time.perf_counter() - began), 0.5)
     flat_left, promised = _left(problem, point, left)
-    return Curvature(point, sharpness(problem, point.ends.most.high), flat_left, promised, _away(problem, point))
+    return Curvature(point, sharpness(problem, point.ends.most.low), flat_left, promised, _away(problem, point))
 
 
 def sharpness(problem: Problem, steepest: float) -> float:
@@ -76,7 +76,7 @@ def _left(problem: Problem, point: Point, budget_s: float) -> tuple[float, float
     bends = values > 1e-7 * ritz.scale
     share = weights[bends] / (2 * values[bends])
     total = float(share.sum())
-    flat = float(share[values[bends] < point.ends.most.high / FLATTER].sum())
+    flat = float(share[values[bends] < point.ends.most.low / FLATTER].sum())
     return (flat / total if total else math.nan), total
 
 

@@ -13,7 +13,8 @@ def judge(evidence: Evidence) -> Suspicion | None:
     found, problem = evidence.curvature, evidence.problem
     assert found is not None and problem is not None
     point = found.point
-    if point.verdict != "minimum" or not falls_short(evidence):
+    falls = evidence.history is not None and not evidence.history.stands
+    if point.verdict != "minimum" or falls or not falls_short(evidence):
         return None
     exact = "" if not point.ends.least.failure else f" with probability {1 - point.ends.least.failure:.3g}"
     return Suspicion(
@@ -31,8 +32,8 @@ RULE = Rule(
     cause="local-minimum",
     lesson="A minimum that is not the lowest holds every method that only goes down. In wide networks such minima are "
     "rare: most points where training stops have directions that still go down. In narrow ones they do occur.",
-    told_by="The gradient over all recorded data is not told from zero, no curvature is below the stated tolerance "
-    "(exactly, or with the stated probability), and a reference reaches clearly more on the same data.",
+    told_by="The loss stands still, the gradient over all recorded data is not told from zero, no curvature is below "
+    "the stated tolerance (exactly, or with the stated probability), and a reference reaches clearly more on these data.",
     cures="Another start (another seed before the model is made); in a wider network such minima are rarer.",
     needs=("curvature", "level", "references"),
     judge=judge,
