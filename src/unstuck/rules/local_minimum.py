@@ -33,7 +33,7 @@ RULE = Rule(
     lesson="A minimum that is not the lowest holds every method that only goes down. In wide networks such minima are "
     "rare: most points where training stops have directions that still go down. In narrow ones they do occur.",
     told_by="The loss stands still, the gradient over all recorded data is not told from zero, no curvature is below "
-    "the stated tolerance (exactly, or with the stated probability), and a reference reaches clearly more on these data.",
+    "the stated tolerance (exactly, or with the stated probability), and a reference reaches clearly more.",
     cures="Another start (another seed before the model is made); in a wider network such minima are rarer.",
     needs=("curvature", "level", "references"),
     judge=judge,
