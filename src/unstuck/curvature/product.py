@@ -236,7 +236,7 @@ class Hessian:
         total = torch.zeros_like(rows)
         for name, weight, batch in self._batches():
             grads, _ = self._graph(name, batch)
-            total += weight * self._pulled(grads, rows)
+            total.add_(self._pulled(grads, rows), alpha=weight)
         return total
 
     def _differences(self, rows: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ from torch import Tensor
 
 from unstuck.errors import BadArgument
 
+SMALL = 1e-2
+"""A remainder of this share of the operator's size is orthogonalized a third time."""
+
 Matvec = Callable[[Tensor], Tensor]
 """`[n] → [n]`, or rows `[b, n] → [b, n]`."""
 
@@ -115,8 +118,9 @@ def lanczos(matvec: Matvec, start: Tensor, enough: Callable[[Ritz], bool], most:
         products += len(block)
         if not bool(torch.isfinite(made).all()):
             raise BadArgument("lanczos: `matvec` gave a product that is not finite")
-        projection = _extended(projection, basis, made)
-        block, leaves = _orthonormal(made, basis, scale=_spread(projection))
+        inside = basis @ made.T
+        projection = _extended(projection, inside)
+        block, leaves = _orthonormal(made - inside.T @ basis, basis, _spread(projection))
         exhausted = not len(block) or filled >= size
         wide = torch.zeros(len(made), len(made), dtype=torch.float64)
         wide[: leaves.shape[0]] = leaves
@@ -125,10 +129,10 @@ def lanczos(matvec: Matvec, start: Tensor, enough: Callable[[Ritz], bool], most:
             return ritz
 
 
-def _extended(projection: Tensor, basis: Tensor, made: Tensor) -> Tensor:
-    """T with rows and columns for the newest block: Q A qᵀ, symmetrized."""
-    m, b = len(basis), len(made)
-    column = _wide(basis @ made.T)
+def _extended(projection: Tensor, inside: Tensor) -> Tensor:
+    """T with rows and columns for the newest block: Q A qᵀ [m, b], symmetrized."""
+    m, b = inside.shape
+    column = _wide(inside)
     new = torch.zeros(m, m, dtype=torch.float64)
     new[: m - b, : m - b] = projection
     new[:, m - b :] = column
@@ -140,16 +144,17 @@ def _extended(projection: Tensor, basis: Tensor, made: Tensor) -> Tensor:
 def _orthonormal(rows: Tensor, basis: Tensor, scale: float = 0.0) -> tuple[Tensor, Tensor]:
     """Orthonormal rows that span what of `rows` lies outside of `basis`, and B [k, b] with `rows` ≈ Bᵀ rows + inside.
 
-    A direction smaller than rounding against `scale` is none: the space is (nearly) invariant there.
+    `rows` have been orthogonalized once. A direction smaller than rounding against `scale` is none: the space is
+    (nearly) invariant there.
     """
-    for _ in range(2):
-        rows = rows - (rows @ basis.T) @ basis
+    rows = rows - (rows @ basis.T) @ basis
     tiny = 10 * torch.finfo(rows.dtype).eps * max(scale, 0.0)
     if len(rows) == 1:
         length = float(torch.linalg.vector_norm(rows, dtype=torch.float64))  # squares of float32 under- and overflow
         if length <= tiny or length == 0:
             return rows[:0], torch.zeros(0, 1, dtype=torch.float64)
-        return _again(rows / length, basis), torch.tensor([[length]], dtype=torch.float64)
+        row = rows / length
+        return (row if length > SMALL * scale else _again(row, basis)), torch.tensor([[length]], dtype=torch.float64)
     directions, lengths, mix = torch.linalg.svd(rows.T, full_matrices=False)  # shows the rank, as QR does not
     keep = lengths > tiny
     return _again(directions.T[keep], basis), _wide(lengths[keep].unsqueeze(1) * mix[keep])
