@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from unstuck.evidence import Evidence
 from unstuck.probes.level import Level
 from unstuck.probes.references import INFORMATIVE
@@ -59,7 +61,7 @@ def settle(evidence: Evidence, suspicions: Sequence[Suspicion], race: Race | Non
     for finding, _ in kept:
         crowded = sum(f.severity == "problem" for f in findings) >= MOST_PROBLEMS
         if crowded and finding.severity == "problem":
-            finding = _with_severity(finding, "warning")
+            finding = replace(finding, severity="warning")
         findings.append(finding)
     return tuple(findings)
 
@@ -175,11 +177,6 @@ def _order(finding: Finding, suspicion: Suspicion) -> tuple[int, bool, int, floa
     else:
         tier = 2 if proved else 3
     return severity, not suspicion.fault, tier, -effect(finding.verdict) * suspicion.strength
-
-
-def _with_severity(finding: Finding, severity: Severity) -> Finding:
-    fields = {name: getattr(finding, name) for name in finding.__struct_fields__}
-    return Finding(**{**fields, "severity": severity})
 
 
 def headline(evidence: Evidence, findings: Sequence[Finding]) -> str:

@@ -8,7 +8,6 @@ compiled code to eager.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -86,8 +85,3 @@ def borrowed_buffers(model: nn.Module) -> Iterator[None]:
     finally:
         for home, name, buffer in homes:
             home[name] = buffer
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Another copy, whose parameters may be moved while graphs of the first are in use."""
-    return copy.deepcopy(model)

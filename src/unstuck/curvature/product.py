@@ -150,7 +150,7 @@ class Hessian:
 
     def difference(self, direction: Tensor, step: float) -> Tensor:
         """(∇L(θ + h v) − ∇L(θ − h v)) / 2h for v of length one. Two gradients."""
-        return (self.gradient_at(direction, step) - self.gradient_at(direction, -step)) / (2 * step)
+        return self._clocked(lambda: self._difference(direction, step))
 
     def value(self, batch: Batch) -> float:
         """The loss of one batch. One forward pass."""
@@ -242,13 +242,12 @@ class Hessian:
     def _differences(self, rows: Tensor) -> Tensor:
         lengths = rows.norm(dim=1).tolist()
         return torch.stack([
-            length * self._difference(row / length) if length else torch.zeros_like(row)
+            length * self._difference(row / length, self.step) if length else torch.zeros_like(row)
             for row, length in zip(rows, lengths, strict=True)
         ])  # fmt: skip
 
-    def _difference(self, direction: Tensor) -> Tensor:
-        ahead, behind = self._gradient_at(direction, self.step), self._gradient_at(direction, -self.step)
-        return (ahead - behind) / (2 * self.step)
+    def _difference(self, direction: Tensor, step: float) -> Tensor:
+        return (self._gradient_at(direction, step) - self._gradient_at(direction, -step)) / (2 * step)
 
     def _losses_at(self, direction: Tensor, lengths: Sequence[float]) -> Tensor:
         model, flat = self._other()

@@ -30,8 +30,6 @@ SMALL = 1e-2
 Matvec = Callable[[Tensor], Tensor]
 """`[n] → [n]`, or rows `[b, n] → [b, n]`."""
 
-NEVER = 1e300
-
 
 @dataclass(frozen=True)
 class Ritz:
