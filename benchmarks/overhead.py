@@ -1,7 +1,9 @@
 """What watching costs: the same training with and without `unstuck run`, in pairs of fresh processes.
 
-The two of a pair run side by side, each on a core of its own, and change cores from pair to pair: whatever else slows
-this machine slows both (the ratios of unwatched pairs spread half as far as in turn). On one core they run in turn.
+The two of a pair run side by side, each on a core of its own, and change cores every tenth of a second: whatever else
+slows this machine slows both. Both keep the memory they have had (`MALLOC_…`): else the C library may give the end of
+its heap back and fetch it again at each step, by the chance of where objects lie, watched or not (seen on the CNN: 2 000
+page faults or 240 000). On one core they run in turn. `--placebo` shows how far chance alone goes.
 
 Target: the median ratio of the pairs is at most 1.02, in wall and in CPU time, for each training; and the losses and
 the final state (parameters, gradients, buffers, optimizer, random-number generators) are the same to the last bit.
@@ -14,19 +16,31 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 TRAINING = Path(__file__).with_name("overhead_training.py")
 NAMES = ("mlp", "cnn", "transformer")
 TARGET = 1.02
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+KEPT = {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+ENVIRONMENT = {**os.environ, **KEPT, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+TURN_S = 0.1
 
 
-def start(command, folder, core):
-    """The process of a training, on this core alone."""
-    pin = None if core is None else lambda: os.sched_setaffinity(0, {core})
+def start(command, folder):
+    """The process of a training."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True, preexec_fn=pin)
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+
+
+def change_cores(processes, cores):
+    """Let two processes run, each on one of two cores at a time, until both have ended."""
+    while any(process.poll() is None for process in processes):
+        for process, core in zip(processes, cores, strict=True):
+            if process.poll() is None:
+                os.sched_setaffinity(process.pid, {core})
+        cores.reverse()
+        time.sleep(TURN_S)
 
 
 def result(process):
@@ -39,7 +53,7 @@ def result(process):
 
 
 def pair(name, turn, options):
-    """(unwatched, watched), side by side; `turn` of them is on the first core."""
+    """(unwatched, watched), side by side; in turn, the watched one first if `turn`."""
     training = [str(TRAINING), name, *(["--steps", str(options.steps)] if options.steps else [])]
     with tempfile.TemporaryDirectory() as folder:
         watch = ["-m", "unstuck", "run", "--no-cure", "--budget", "1s", "--out", f"{folder}/report"]
@@ -47,10 +61,11 @@ def pair(name, turn, options):
         watched = plain if options.placebo else [sys.executable, *watch, *training]
         cores = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
         if len(cores) == 2:
-            both = [start(command, folder, cores[(turn + k) % 2]) for k, command in enumerate((plain, watched))]
+            both = [start(command, folder) for command in (plain, watched)]
+            change_cores(both, cores)
             return tuple(result(process) for process in both)
         order = (watched, plain) if turn else (plain, watched)
-        results = [result(start(command, folder, None)) for command in order]
+        results = [result(start(command, folder)) for command in order]
     return tuple(reversed(results)) if turn else tuple(results)
 
 
