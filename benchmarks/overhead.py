@@ -2,8 +2,8 @@
 
 The two of a pair run side by side, each on a core of its own, and change cores every tenth of a second: whatever else
 slows this machine slows both. Both keep the memory they have had (`MALLOC_…`): else the C library may give the end of
-its heap back and fetch it again at each step, by the chance of where objects lie, watched or not (seen on the CNN: 2 000
-page faults or 240 000). On one core they run in turn. `--placebo` shows how far chance alone goes.
+its heap back and fetch it again at each step, by the chance of where objects lie, watched or not (seen on the CNN:
+2 000 page faults or 240 000). On one core they run in turn. `--placebo` shows how far chance alone goes.
 
 Target: the median ratio of the pairs is at most 1.02, in wall and in CPU time, for each training; and the losses and
 the final state (parameters, gradients, buffers, optimizer, random-number generators) are the same to the last bit.
