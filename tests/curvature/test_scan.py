@@ -165,6 +165,35 @@ def test_a_line_the_batches_agree_on_is_told_from_their_own_levels():
     assert line.bends_down and max(line.errors) < 1e-12
 
 
+def test_a_dip_far_shorter_than_the_parameters_is_seen():
+    # From parameters of length 130 the loss follows its curvature for a step of 0.3 only.
+    def value(w: Tensor, x: Tensor) -> Tensor:
+        return 2 + 0.3 * w[0] ** 4 - 0.03 * w[0] ** 2 + 0 * w[1] + 0 * x[:, 0]
+
+    hessian = Hessian(of_function(value, torch.tensor([0.0, 130.0], dtype=F64), normal(16, 1)))
+    line = scan(hessian, axis(2, 0), -0.06)
+    assert line.bends_down and line.even[-3][0] > 0
+
+
+@pytest.mark.parametrize("total", [False, True])
+def test_few_batches_speak_for_all_whose_curvature_is_known(total):
+    # A sample's loss is (x − 0.01) w², x is 1 in every second batch, −1 in the others; a kink is for the few to see.
+    signs = torch.tensor([1.0, -1.0] * 4, dtype=F64).repeat_interleave(8)
+    rows = torch.stack([signs, torch.arange(64, dtype=F64)], 1)
+    for kink, down in ((0.0, True), (10.0, False)):
+        value = lambda w, x: 1 + (x[:, 0] - 0.01) * w[0] ** 2 + kink * w[0].abs()  # noqa: B023, E731
+        hessian = Hessian(of_function(value, torch.zeros(1, dtype=F64), rows, total=total))
+        few, size = hessian.part(range(3)), 8.0 if total else 1.0
+        quotients = size * 2 * torch.tensor([1 - 0.01, -1 - 0.01, 1 - 0.01], dtype=F64)
+        line = scan(few, axis(1, 0), -0.02 * size, quotients=quotients)
+        assert not scan(few, axis(1, 0), -0.02 * size).bends_down
+        assert line.bends_down is down
+        if down:
+            expected = [-0.01 * size * length**2 for length in line.lengths[LENGTHS + 1 :]]
+            assert [even for even, _ in line.even] == pytest.approx(expected, rel=1e-6)
+            assert max(error for _, error in line.even) < 1e-9
+
+
 def test_the_best_place_is_finite():
     cliff = along(lambda w: torch.where(w.abs() > 0.5, -math.inf, 1 - w**2), -2.0)
     assert abs(cliff.lengths[cliff.best]) == pytest.approx(1 / SHRINK)

@@ -21,8 +21,9 @@ from unstuck.curvature.product import Hessian
 REACH = 1.0
 """Longest step of a scan, in lengths of the parameter vector (one at least)."""
 
-LENGTHS, SHRINK = 4, 6.0
-"""So many lengths each way, each a `SHRINK`-th of the one before."""
+LENGTHS, SHRINK = 5, 8.0
+"""So many lengths each way, each a `SHRINK`-th of the one before: on a transformer whose parameters have length 130 the
+loss followed its curvature of −0.06 up to a step of 0.3 only."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Scan:
     """Change of the mean loss against the start, at `lengths` along a direction of length one.
 
     changes, errors   L(θ + αv) − L(θ), and its standard error over batches (NaN for a single one)
-    even              of each positive length: (L(α) + L(−α)) / 2 − L(0), and its standard error
+    even              of each positive length: (L(α) + L(−α)) / 2 − L(0), and its standard error; where the curvature of
+                      each batch is known, what that has of the whole's is taken out (a control variate)
     slope, curvature  of the quadratic model, g·v and vᵀHv
     """
 
@@ -61,26 +63,42 @@ class Scan:
 
 
 def scan(
-    hessian: Hessian, direction: Tensor, curvature: float, reach: float | None = None, even: int | None = None
+    hessian: Hessian,
+    direction: Tensor,
+    curvature: float,
+    reach: float | None = None,
+    even: int | None = None,
+    quotients: Tensor | None = None,
 ) -> Scan:
     """The loss along ±`direction` (length one), up to `reach`: at lengths that shrink, or at `even` ones each way.
 
-    Nine forward passes over the hessian's data (2 · `even` + 1).
+    `quotients`: vᵀH_b v of each batch [batches], where `curvature` is that of more data than these: the scan then says
+    how the loss of all of it goes. Eleven forward passes over the hessian's data (2 · `even` + 1).
     """
     far = REACH * max(1.0, float(hessian.flat.values().norm())) if reach is None else reach
     steps = [far / SHRINK**k for k in range(LENGTHS)] if even is None else [far * k / even for k in range(even, 0, -1)]
     lengths = [*(-s for s in steps), 0.0, *reversed(steps)]
-    return of_losses(lengths, hessian.losses_at(direction, lengths), hessian.data.weights, curvature)
+    return of_losses(lengths, hessian.losses_at(direction, lengths), hessian.data.weights, curvature, quotients)
 
 
-def of_losses(lengths: Sequence[float], losses: Tensor, weights: Sequence[float], curvature: float) -> Scan:
+def of_losses(
+    lengths: Sequence[float],
+    losses: Tensor,
+    weights: Sequence[float],
+    curvature: float,
+    quotients: Tensor | None = None,
+) -> Scan:
     """The scan of losses [lengths, batches], lengths ascending and symmetric about 0; the slope is that of the shortest
-    two."""
+    two. `quotients`: the second derivative of each batch's loss."""
     share = torch.tensor(weights, dtype=torch.float64)
     middle = len(lengths) // 2
     apart = losses - losses[middle]
     means, errors = _over_batches(apart, share)
-    even = _over_batches((apart[middle + 1 :] + apart[:middle].flip(0)) / 2, share)
+    bends = (apart[middle + 1 :] + apart[:middle].flip(0)) / 2
+    if quotients is not None:
+        squares = torch.tensor(lengths[middle + 1 :], dtype=torch.float64).square()
+        bends = bends - torch.outer(squares / 2, quotients - curvature / share.sum())
+    even = _over_batches(bends, share)
     return Scan(
         lengths=tuple(lengths),
         changes=tuple(means.tolist()),
