@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from tests.small import clouds, mlp, trained, written
 
 from unstuck.diagnose import _heats
 from unstuck.problem import Problem
 from unstuck.race import race
-from unstuck.race.race import Race, enter, resumed, together
+from unstuck.race.race import Race, _done, _settle, enter, resumed, together
+from unstuck.race.track import Lane, Track
 from unstuck.records import Curve, Verdict
 from unstuck.remedies.remedy import Remedy
 from unstuck.training import Training
@@ -88,3 +90,39 @@ def test_one_heat_stays_as_it_is_and_none_is_no_race():
     one = heat("anew", "helped", 3.0)
     assert together([one]) == one
     assert together([]) is None
+
+
+def test_what_leaves_a_saddle_sooner_is_told_from_what_leaves_it_in_the_end():
+    def track(lane: Lane, seed: int, held_out: list[float]) -> Track:
+        return Track(lane, seed, False, 1.0, steps=[150, 300, 450, 600], held_out=held_out, samples=1000)
+
+    lanes = [Lane(name, left(1)) for name in ("control", "placebo", "out", "early")]
+    rising = {"control": [0.1, 0.1, 0.12, 0.99], "placebo": [0.1, 0.11, 0.13, 0.99], "out": [0.9, 0.97, 0.99, 0.99]}
+    rising["early"], lanes[-1] = rising["out"], replace(lanes[-1], early=True)
+    tracks = {
+        (lane.name, seed): track(lane, seed, [x + 0.001 * seed for x in rising[lane.name]])
+        for lane in lanes
+        for seed in range(3)
+    }
+    late, early = map(_settle(lanes, tracks, 1.0, 600, 1.0).verdicts.get, ("out", "early"))
+    assert late.outcome == "no-effect" and late.steps == 600
+    assert early.outcome == "cured" and early.steps == 300 and early.control == pytest.approx(0.101)
+
+
+@pytest.mark.parametrize(
+    ("scores", "check"),
+    [
+        ([[0.1, 0.2, 0.3, 0.4]], 4),
+        ([[1.0, 1.0, 1.0, 1.0]], 1),
+        ([[0.2, 0.99, 1.0, 1.0], [0.2, 0.99, 1.0, 1.0]], 2),
+        ([[0.99, 0.2, 1.0]], 3),
+        ([[0.5, 0.0, -0.1]], 3),
+    ],
+)
+def test_a_lane_is_done_where_it_stays_at_what_it_ends_with(scores, check):
+    assert _done(scores) == check
+
+
+def test_only_what_goes_on_from_the_end_is_compared_early():
+    named = [nothing("new", "anew"), nothing("same", "own start"), nothing("on", "from the end")]
+    assert [lane.early for lane in enter(left(1), named)[0]] == [False, False, False, False, True]

@@ -26,6 +26,8 @@ SEEDS = 3
 MAX_STEPS = 600
 MIN_STEPS = 30
 CHECKS = 4
+DONE = 0.95
+"""A lane that goes on from where the training was left is done at this share of its last score."""
 PLACEBO_FACTOR = 1.01
 """The placebo trains with the learning rate 1 % higher: a change that should do nothing."""
 
@@ -51,7 +53,7 @@ def enter(problem: Problem, remedies: Sequence[tuple[str, Remedy]]) -> tuple[lis
         lanes.append(Lane("placebo", replace(problem, optimizer=problem.optimizer.scaled(PLACEBO_FACTOR))))
     for name, remedy in remedies:
         try:
-            lanes.append(Lane(name, remedy.apply(problem), remedy.on, remedy.steps))
+            lanes.append(Lane(name, remedy.apply(problem), remedy.on, remedy.steps, remedy.against == "from the end"))
         except Exception as error:  # a remedy meets a model it cannot change
             refused[name] = f"{type(error).__name__}: {error}"
     return lanes, refused
@@ -164,13 +166,15 @@ def _scale(problem: Problem) -> str:
 
 
 def _verdict(lane: Lane, tracks: Tracks, best: float, scale: str) -> Verdict:
-    """The lane against the control at the last check that both made, over the seeds that came so far."""
+    """The lane against the control at the last check that both made, over the seeds that came so far; an `early` one at
+    the first check at which it was done."""
     ours, base, calm = (_ran(tracks, name) for name in (lane.name, "control", "placebo"))
     shared = sorted(set(ours) & set(base))
     if not shared:
         return Verdict(why=tracks[lane.name, 0].error or tracks["control", 0].error or "out of time")
     depth = min(len(ours[0].steps), len(base[0].steps)) if 0 in shared else 1
     shared = [s for s in shared if min(len(ours[s].steps), len(base[s].steps)) >= depth]
+    depth = _done([ours[s].scores(lane.on)[:depth] for s in shared]) if lane.early else depth
     steps = ours[shared[0]].steps[depth - 1]
     if steps < lane.least:
         return Verdict(why=f"the race made {steps} steps, and this shows only after {lane.least}")
@@ -180,6 +184,13 @@ def _verdict(lane: Lane, tracks: Tracks, best: float, scale: str) -> Verdict:
     data = "validation" if lane.problem.validation else "held-out"
     metric = f"share of the {data} loss removed" if lane.on == "loss" else f"{lane.on} {scale}"
     return judge(metric, control, final, placebo, reach, steps, ours[shared[0]].samples)
+
+
+def _done(scores: Sequence[Sequence[float]]) -> int:
+    """The first check [1, …] from which on the mean over seeds is at least `DONE` of what it is at the last one."""
+    means = [sum(column) / len(column) for column in zip(*scores, strict=True)]
+    short = [check for check, mean in enumerate(means, 1) if not mean >= DONE * means[-1]]
+    return min(len(means), 1 + max(short, default=0)) if means[-1] > 0 else len(means)
 
 
 def _ran(tracks: Tracks, name: str) -> dict[int, Track]:

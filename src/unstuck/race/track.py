@@ -16,12 +16,17 @@ SCORED = 1024
 @dataclass(frozen=True)
 class Lane:
     """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (on the script's own
-    validation data, or held-out ones where none were seen), after at least `least` steps."""
+    validation data, or held-out ones where none were seen), after at least `least` steps.
+
+    `early`: compared as soon as it is done. Plain descent leaves almost every saddle in the end (Lee et al. 2016): what
+    a step out of it saves is time.
+    """
 
     name: str
     problem: Problem
     on: str = "held-out"
     least: int = 0
+    early: bool = False
 
 
 @dataclass
