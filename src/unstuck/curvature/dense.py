@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unstuck.curvature.forward import pinned
 from unstuck.curvature.product import Hessian
 from unstuck.errors import BadArgument
 
@@ -14,6 +15,7 @@ LARGEST = 4000
 ROWS = 256
 
 
+@pinned()
 def dense(hessian: Hessian, largest: int = LARGEST) -> Tensor:
     """H [n, n] in float64, symmetrized. n products. Raises BadArgument for more than `largest` parameters."""
     size = hessian.size

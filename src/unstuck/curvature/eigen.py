@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unstuck.curvature.forward import pinned
 from unstuck.curvature.product import Hessian
 from unstuck.linalg import eigen
 from unstuck.linalg.eigen import Eigen, Want, random_start
@@ -17,6 +18,7 @@ ROUNDING = {torch.float64: 1e-14, torch.float32: 1e-5}
 """Relative error of a product: float32 ones were 2e-7 to 9e-6 off their float64 counterparts (measured)."""
 
 
+@pinned()
 def extremes(
     hessian: Hessian,
     want: Want = "both",
@@ -29,6 +31,7 @@ def extremes(
     return eigen.extremes(hessian, start(hessian, seed), want, tolerance, failure, most, rounding(hessian))
 
 
+@pinned()
 def top(
     hessian: Hessian, count: int, tolerance: float = 1e-3, failure: float = 0.01, most: int = 400, seed: int = 0
 ) -> Eigen:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unstuck.curvature.dense import dense
 from unstuck.curvature.eigen import rounding, start
+from unstuck.curvature.forward import pinned
 from unstuck.curvature.product import Hessian
 from unstuck.linalg import certificate
 from unstuck.linalg.eigen import blur
@@ -77,6 +78,7 @@ def exact_ends(hessian: Hessian, budget_s: float, tick: Tick = lambda what, shar
     )
 
 
+@pinned()
 def lanczos_ends(
     hessian: Hessian,
     tolerance: float,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 
 from unstuck.curvature.check import Check, check, first_line
+from unstuck.curvature.forward import pinned
 from unstuck.curvature.product import DIFFERENCES, Hessian
 from unstuck.errors import NotMeasurable, UnstuckError
 from unstuck.problem import Batch, Problem
@@ -18,6 +19,7 @@ REPEATS = 1e-6
 """Two evaluations of one loss agree to rounding (relative)."""
 
 
+@pinned()
 def measurable(
     problem: Problem,
     batches: Iterable[Batch] | None = None,

@@ -126,13 +126,14 @@ class Hessian:
     def along(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """H v [n], and vᵀH_b v of each batch, float64 [batches], for a direction v [n]. One product; keeps no graph."""
         total, quotients = torch.zeros_like(direction), []
-        for place, share in enumerate(self.data.shares):
-            part = self.part([place])
-            part.graphs = Graphs(0, kept=self.graphs.kept)
-            product = part(direction)
-            self.seconds += part.seconds
-            total += share * product
-            quotients.append(float(direction @ product))
+        with pinned():
+            for place, share in enumerate(self.data.shares):
+                part = self.part([place])
+                part.graphs = Graphs(0, kept=self.graphs.kept)
+                product = part(direction)
+                self.seconds += part.seconds
+                total += share * product
+                quotients.append(float(direction @ product))
         self.products += 1
         return total, torch.tensor(quotients, dtype=torch.float64)
 

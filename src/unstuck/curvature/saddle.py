@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from unstuck.curvature.eigen import rounding, start
+from unstuck.curvature.forward import pinned
 from unstuck.curvature.product import Hessian
 from unstuck.curvature.scan import Scan, scan
 from unstuck.linalg.lanczos import Ritz, lanczos
@@ -59,6 +60,7 @@ class Negative:
         return self.rayleigh + self.rounding < 0 and self.scan.bends_down
 
 
+@pinned()
 def negative_curvature(hessian: Hessian, seed: int = 0) -> Negative | None:
     """A proven direction of negative curvature, or the best that was found; None where every subsample up to all data
     bends upwards. Some 3 gradients where there is one; up to a dozen products on all data where there is none."""
