@@ -23,10 +23,10 @@ a training of 170 microseconds a step: 1.9)."""
 PER_CALL_S = 2e-6
 """What keeping one torch call costs."""
 
-USED, KEPT_FREE = 0.15, 0.6
+USED, KEPT_FREE = 0.1, 0.6
 """Of the share, what recording steps takes, and up to where a validation may still be recorded (they are few, and steps
 would else always be first). The rest is for what no clock here sees (a training of 3 to 11 ms a step was slower by 0.6
-to 1.8 % of its time where the meter's account was 0.7 %), and for the start-up allowance."""
+to 2.5 % of its time where the meter's account was 0.7 %), and for the start-up allowance."""
 
 PAUSE = 3.0
 """A step that took so many plain ones had a pause of the training's own in it (a validation, a slow read)."""
