@@ -120,6 +120,7 @@ def test_interrupted_once_it_examines(tmp_path):
     child = subprocess.Popen(
         [sys.executable, "-u", "-m", "unstuck", "run", *QUICK, "train.py"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background inherits "ignore"
     )  # fmt: skip
     assert child.stdout.readline().strip() == "now"
     time.sleep(0.3)
