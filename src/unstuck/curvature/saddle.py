@@ -115,10 +115,10 @@ def _held_against_all(
 def _scanned(hessian: Hessian, direction: Tensor, rayleigh: float, fresh: list[int], quotients: Tensor) -> Scan:
     if not fresh:
         return scan(hessian, direction, rayleigh)
-    data = hessian.part(fresh).data
+    part = hessian.part(fresh)
     # The quotients are of means; the losses of a sum are not those of its mean.
-    own = quotients[: len(fresh)] * torch.tensor(data.shares) / torch.tensor(data.weights)
-    return scan(hessian.part(fresh), direction, rayleigh, quotients=own)
+    own = quotients[: len(fresh)] * torch.tensor(part.data.shares) / torch.tensor(part.data.weights)
+    return scan(part, direction, rayleigh, quotients=own)
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
