@@ -23,8 +23,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from unstuck.curvature.flat import Flat
+from unstuck.curvature.found import CRITICAL, FLAT, RAN_OUT
 from unstuck.curvature.measure import measurable
-from unstuck.curvature.search import CRITICAL, FLAT, RAN_OUT, search_from
+from unstuck.curvature.search import search_from
 from unstuck.problem import Problem, Program
 
 PENALTY, ROWS, HIDDEN = 0.01, 300, 6
@@ -94,6 +95,15 @@ def distinct(points):
     return kept
 
 
+def rival(hessian, start, point):
+    """Descent on the squared gradient from the same start, for the price of Newton-MR at 300 products a step."""
+    price = point.steps * 300
+    return search_from(
+        hessian, start, price, TOLERANCE, method="descent",
+        stop=lambda spent=hessian.products: hessian.products - spent > price,
+    )  # fmt: skip
+
+
 def correlation(points):
     """Rank correlation of index and loss, and its two-sided p-value."""
     if len(points) < LEAST:
@@ -105,17 +115,20 @@ def correlation(points):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--searches", type=int, default=32)
+    parser.add_argument("--compare", action="store_true", help="descent on the squared gradient too, from each start")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     case = problem()
     hessian, _ = measurable(case, double=True)
-    began, points = time.process_time(), []
+    began, points, rivals = time.process_time(), [], []
     print(f"{hessian.size} parameters\n")
     print("from step  noise      loss  index  gradient  residual  steps  outcome")
     for step, noise, start in starts(case, arguments.searches):
         point = search_from(hessian, start, STEPS, TOLERANCE, dense=True)
         points.append(point)
+        if arguments.compare:
+            rivals.append(rival(hessian, start, point))
         print(f"{step:9} {noise:6.1f} {point.loss:9.5f} {100 * point.share:5.1f}% {point.gradient:9.1e} "
               f"{point.relative:9.2f} {point.steps:6}  {point.outcome}", flush=True)  # fmt: skip
     critical = [p for p in points if p.outcome == CRITICAL]
@@ -128,6 +141,12 @@ def main():
           f"undecided of {len(points)}; rank correlation of index and loss {rho:.3f} (p = {chance:.1e}; "
           f"{rough:.3f} over all); saddles among the critical points of high loss {saddles}/{len(high)}; "
           f"{time.process_time() - began:.0f} s")  # fmt: skip
+    if rivals:
+        ends = Counter(p.outcome for p in rivals)
+        print(f"descent on the squared gradient, for the products that 300 a step of Newton-MR are: {ends[CRITICAL]} "
+              f"critical, {ends[FLAT]} gradient-flat, {ends[RAN_OUT]} undecided; median gradient "
+              f"{statistics.median(p.gradient for p in rivals):.1e}, Newton-MR's "
+              f"{statistics.median(p.gradient for p in points):.1e}")  # fmt: skip
     sys.exit(0 if rho > 0 and chance < CHANCE else 1)
 
 

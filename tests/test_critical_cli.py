@@ -132,6 +132,15 @@ def test_where_a_script_began_and_only_so_many_steps(folder, monkeypatch, capsys
     assert 0.6 < report(folder).point.loss < 1.2
 
 
+def test_a_search_for_critical_points_around_a_script(folder):
+    done = unstuck(folder, "--find", "6", "--method", "newton-mr", *QUICK, "train.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("arguments [] 59\n")
+    found = report(folder)
+    assert found.target == "train.py" and found.point is None and 1 <= len(found.found) <= 6
+    assert found.headline in " ".join(done.stdout.split()) and "gradient" in done.stdout
+
+
 def test_a_script_that_raises_is_examined_up_to_there(folder, monkeypatch):
     (folder / "train.py").write_text(SCRIPT.replace("{after}", "raise RuntimeError('of theirs')"))
     assert here(folder, monkeypatch, *QUICK, "train.py") == 0
@@ -161,6 +170,7 @@ def test_bad_input_ends_a_process_with_a_word(folder):
         (("model.py:broken",), "the loss is not finite"),
         (("--tolerance", "2", "model.py:problem"), "`tolerance` must be between 0 and 1, got 2.0"),
         (("--failure", "0", "model.py:problem"), "`failure` must be between 0 and 1, got 0.0"),
+        (("--find", "0", "model.py:problem"), "`count` must be at least 1, got 0"),
         (("--budget", "soon", "model.py:problem"), "--budget: expected a time such as 60s or 2m, got 'soon'"),
     ],
 )

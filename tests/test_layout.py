@@ -41,6 +41,7 @@ ORDER = (
     "settle",
     "diagnose",
     "landscape",
+    "census",
     "report",
     "capture",
     "run",

@@ -3,6 +3,7 @@
     Problem, examine            a training written down, and the report on it
     watch                       the report on a loop of your own
     critical, escape            the kind of point where a training stands, and the state past a saddle
+    critical_points             those around it, of every kind
     Report, Finding, Figure, Verdict   what a report is made of
     UnstuckError, BadArgument, NotReplayable, NotMeasurable   what can be raised
 
@@ -13,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unstuck.census import critical_points
     from unstuck.curvature.escape import escape
     from unstuck.diagnose import examine
     from unstuck.errors import BadArgument, NotMeasurable, NotReplayable, UnstuckError
@@ -32,6 +34,7 @@ __all__ = [
     "UnstuckError",
     "Verdict",
     "critical",
+    "critical_points",
     "escape",
     "examine",
     "watch",
@@ -41,6 +44,7 @@ _HOME = {
     "Problem": "problem", "examine": "diagnose", "watch": "run", "Report": "records", "Finding": "records",
     "Figure": "records", "Verdict": "records", "UnstuckError": "errors", "BadArgument": "errors",
     "NotReplayable": "errors", "NotMeasurable": "errors", "critical": "landscape", "escape": "curvature.escape",
+    "critical_points": "census",
 }  # fmt: skip
 
 

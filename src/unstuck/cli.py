@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 app = App(name="unstuck", help="Says why a neural network does not train, proves it, and shows the cure working.")
 
 VALUED = frozenset(
-    {"--steps", "--budget", "--out", "--json", "--fail-on", "--share", "--tolerance", "--failure"}
+    {"--steps", "--budget", "--out", "--json", "--fail-on", "--share", "--tolerance", "--failure", "--find",
+     "--method"}
 )  # fmt: skip
 """Options of `run` and `critical` that take a value: needed to find where the script's own arguments begin."""
 
@@ -147,6 +148,8 @@ def critical(
     tolerance: float = 0.01,
     failure: float = 0.01,
     initial: Annotated[bool, Parameter(negative="")] = False,
+    find: int | None = None,
+    method: Literal["newton-mr", "descent"] = "newton-mr",
     steps: int | None = None,
     out: Path | None = None,
     json: Path | None = None,
@@ -168,6 +171,11 @@ def critical(
         Probability with which the stated bounds may be wrong.
     initial
         Examine the point where the training began.
+    find
+        Search so many times for critical points around the way the training went, instead of examining where it stands:
+        what kinds there are, and their index against their loss.
+    method
+        How the searches go: Newton-MR, or descent on the squared gradient (slower, for comparison).
     steps
         Stop the script after so many optimizer steps, and examine.
     out
@@ -176,6 +184,7 @@ def critical(
         Write the report's JSON here too.
     """
     seconds = duration(budget)
+    from unstuck.census import critical_points
     from unstuck.errors import UnstuckError
     from unstuck.landscape import critical as of_point
     from unstuck.run import problem_of
@@ -184,7 +193,10 @@ def critical(
     try:
         problem, skipped = problem_of(target, _script_arguments, steps)
         with _progress() as tick, sandbox():
-            report = of_point(problem, seconds, tolerance, failure, not initial, target, skipped, tick)
+            if find is None:
+                report = of_point(problem, seconds, tolerance, failure, not initial, target, skipped, tick)
+            else:
+                report = critical_points(problem, find, seconds, method, 0, target, skipped, tick)
     except UnstuckError as error:
         _refuse(str(error))
     _deliver(report, Path(target.split(":")[0]).stem, out, json)

@@ -96,7 +96,7 @@ class Curve(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """A figure of the report: curves or bars over x, with horizontal reference levels."""
+    """A figure of the report: curves, `bars` or `dots` over x, with horizontal reference levels."""
 
     title: str
     x: str
@@ -107,6 +107,7 @@ class Chart(msgspec.Struct, frozen=True):
     log_y: bool = False
     note: str = ""
     log_x: bool = False
+    dots: bool = False
 
 
 class PointLine(msgspec.Struct, frozen=True):
@@ -145,6 +146,32 @@ class PointLine(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...] = ()
 
 
+class FoundLine(msgspec.Struct, frozen=True):
+    """Where one search for a critical point ended (`unstuck critical --find`).
+
+    `kind` is "none" where the point is not critical. `index`: number of negative eigenvalues, null where not all are
+    known; `negative`, `zero`: shares of them, [low, high] at 95 %. `lambda_min`, `lambda_max`: exact if `exact`, else
+    Ritz values, which lie inside. `residual`: share of the gradient that the best bounded step leaves; `flatness`:
+    ‖H∇L‖ / ‖H‖‖∇L‖. `products` and `gradients` were spent.
+    """
+
+    outcome: Literal["critical", "gradient-flat", "ran out"]
+    kind: Literal["saddle", "minimum", "maximum", "degenerate", "undecided", "none"]
+    loss: float | None
+    gradient: float | None
+    index: int | None
+    negative: tuple[float, float]
+    zero: tuple[float, float]
+    lambda_min: float | None
+    lambda_max: float | None
+    exact: bool
+    residual: float | None
+    flatness: float | None
+    steps: int
+    products: int
+    gradients: int
+
+
 class Report(msgspec.Struct, frozen=True):
     """The whole diagnosis. `findings` stand in rank order; `healthy` is true exactly when none is a problem.
 
@@ -162,6 +189,7 @@ class Report(msgspec.Struct, frozen=True):
     charts: tuple[Chart, ...] = ()
     unexplained: bool = False
     point: PointLine | None = None
+    found: tuple[FoundLine, ...] = ()
 
     def to_json(self) -> bytes:
         """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""

@@ -5,6 +5,9 @@
 α is backtracked from 1 until ‖g(θ + αp)‖² ≤ ‖g‖² + 2ρα p·Hg (Roosta, Liu, Xu & Mahoney 2019). Unlike a Newton step p
 lowers ‖g‖² whatever the signs and zeros among H's eigenvalues, so that saddles attract as minima do.
 
+For comparison, descent on ‖g‖² (Pennington & Bahri 2017) goes along −H g as far as the linear model of g says,
+p = −α H g with α = g·H²g / ‖H²g‖². Its rate is that of steepest descent on a problem of condition κ(H)².
+
 The radius is not in the paper. Without it one eigenvalue near 0 makes a step so long that backtracking leaves nothing
 of it: of 60 searches on a small linear autoencoder 10 arrived within 60 steps without it, 57 with it (measured). It
 grows where ‖g‖² falls as the linear model says, and shrinks where α does.
@@ -20,24 +23,21 @@ said to be critical, gradient-flat, or neither.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from unstuck.curvature.flat import Flat
-from unstuck.curvature.forward import twin_at
+from unstuck.curvature.found import CRITICAL, FLAT, RAN_OUT, RESIDUAL, Found, counted_spectrum, estimated_spectrum
 from unstuck.curvature.measure import measurable
 from unstuck.curvature.product import Hessian, Slopes
+from unstuck.curvature.starts import starts
 from unstuck.errors import BadArgument
 from unstuck.linalg.minres import Solution, minres, pseudo_inverse
 from unstuck.problem import Problem
 
-CRITICAL, FLAT, RAN_OUT = "critical", "gradient-flat", "ran out"
-
-RESIDUAL = 0.9
-"""Gradient-flat where the best step leaves more than this share of the gradient in H p + g (Frye et al. 2021). That
-steps are bounded is ours: an eigenvalue of 1e-12 solves the equation too, by a step that no quadratic model covers."""
+Method = Literal["newton-mr", "descent"]
 
 DENSE, MOST_DENSE = 200, 2000
 """Parameters up to which a step is found from the whole Hessian unless told, and up to which that, and the spectrum of
@@ -55,65 +55,6 @@ REACH = 0.3
 PATIENCE, STALLED = 20, 1e-3
 """A search whose ‖g‖² fell by less than this share over so many steps is at its end."""
 
-LEAST_NOISE = 0.01
-"""The smallest noise of a start, over the root mean square of the parameters."""
-
-ZERO = 1e-6
-"""Eigenvalues below this share of the largest are rounding."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where a search ended.
-
-    parameters     θ [n], float64, as of `Flat`
-    loss, gradient the loss and ‖∇L‖ there
-    squares        ‖∇L‖² at the start and after every step
-    outcome        critical (‖∇L‖ ≤ tolerance), gradient-flat (`relative` above 0.9 while ‖∇L‖ > tolerance), or ran out
-                   (of steps, or of steps that lower ‖∇L‖² any further)
-    relative       min ‖H p + g‖ / ‖g‖ over steps up to the parameters' own length (one at least): what no step mends
-    flatness       ‖H g‖ / (‖H‖ ‖g‖), 0 where the gradient lies in the kernel (NaN for g = 0)
-    eigenvalues    [n] of H, ascending; None above 2 000 parameters
-    scale          ‖H‖
-    products, gradients   spent, in Hessian-vector products and gradients
-    """
-
-    parameters: Tensor
-    loss: float
-    gradient: float
-    squares: tuple[float, ...]
-    outcome: str
-    relative: float
-    flatness: float
-    eigenvalues: Tensor | None
-    scale: float
-    products: int
-    gradients: int
-
-    @property
-    def steps(self) -> int:
-        """Steps taken."""
-        return len(self.squares) - 1
-
-    @property
-    def zero(self) -> float:
-        """Size below which an eigenvalue's sign says nothing: max(10⁻⁶‖H‖, √(‖H‖‖∇L‖)), as in the second-order
-        conditions of Nesterov & Polyak (2006), the third derivative taken to be of the size of the second."""
-        return max(ZERO * self.scale, math.sqrt(self.scale * self.gradient))
-
-    @property
-    def index(self) -> int | None:
-        """Number of eigenvalues below −`zero`: 0 at a minimum, n at a maximum. None where they are not known.
-
-        It is the index of the point returned. At a degenerate critical point (a monkey saddle) eigenvalues that are
-        zero at the point itself are small and of either sign beside it."""
-        return None if self.eigenvalues is None else int((self.eigenvalues < -self.zero).sum())
-
-    @property
-    def share(self) -> float | None:
-        """Index over the number of parameters."""
-        return None if self.eigenvalues is None else int(self.index or 0) / len(self.eigenvalues)
-
 
 def search(
     problem: Problem,
@@ -122,6 +63,7 @@ def search(
     tolerance: float = 1e-8,
     seed: int = 0,
     dense: bool | None = None,
+    method: Method = "newton-mr",
 ) -> Found:
     """From `start` [n] to a critical point of the mean loss, in float64.
 
@@ -130,70 +72,50 @@ def search(
     tolerance    critical where ‖∇L‖ ≤ tolerance (absolute, in units of loss over parameter)
     dense        find steps from the whole Hessian (n products and O(n³) flops a step) instead of at most 300 products;
                  left out: up to 200 parameters
+    method       newton-mr, or descent on ‖∇L‖² (two products a step, and many more steps)
 
     A step costs its products, and a gradient for each backtracking and for the move. The point is exact to about
     `gradient` over the smallest non-zero |eigenvalue|. A gradient may also vanish at infinity (classes that can be
     separated): it passes any tolerance on the way out. Across kinks (ReLU) H is not the derivative of g, and the search
     may stand still at once. For several searches: `measurable`, then `search_from` for each of `starts`.
 
-    Raises BadArgument for a start of another size or not finite, `most_steps` < 1, `tolerance` not above 0, or `dense`
-    above 2 000 parameters; NotMeasurable where there are no second derivatives, or no finite loss at the start.
+    Raises BadArgument for a start of another size or not finite, `most_steps` < 1, `tolerance` not above 0, `dense`
+    above 2 000 parameters, or another `method`; NotMeasurable where there are no second derivatives, or no finite loss
+    at the start.
 
         search(problem, start, most_steps=50).outcome
     """
-    _check(most_steps, tolerance)
+    _check(most_steps, tolerance, method)
     hessian, _ = measurable(problem, double=True)
     where = starts(problem, 1, seed)[0] if start is None else start
-    return search_from(hessian, where, most_steps, tolerance, dense)
+    return search_from(hessian, where, most_steps, tolerance, dense, method)
 
 
 def search_from(
-    hessian: Hessian, start: Tensor, most_steps: int = 100, tolerance: float = 1e-8, dense: bool | None = None
+    hessian: Hessian,
+    start: Tensor,
+    most_steps: int = 100,
+    tolerance: float = 1e-8,
+    dense: bool | None = None,
+    method: Method = "newton-mr",
+    stop: Callable[[], bool] = lambda: False,
 ) -> Found:
-    """The same with a Hessian at hand, which is moved: it is left at the point found. Arguments as of `search`."""
-    _check(most_steps, tolerance)
+    """The same with a Hessian at hand, which is moved: it is left at the point found. Arguments as of `search`; `stop`
+    is asked before every step, so that a clock may end the search."""
+    _check(most_steps, tolerance, method)
     place = _Place(hessian, _checked(hessian, start, dense), hessian.size <= DENSE if dense is None else dense)
     slopes, radius = place.move(place.parameters), REACH * place.length
     squares = [slopes.norm**2]
-    while slopes.norm > tolerance and len(squares) <= most_steps and not _stalled(squares):
-        newton = place.newton(slopes.gradient, radius, place.matrix() if place.dense else None)
-        taken, square = place.backtracked(newton, slopes)
+    while slopes.norm > tolerance and len(squares) <= most_steps and not _stalled(squares) and not stop():
+        step, rest = place.step(slopes.gradient, radius, method)
+        taken, square = place.backtracked(step, rest, slopes)
         if not taken:
             break
-        radius = _next_radius(radius, newton, taken, square)
-        slopes = place.move(place.parameters + taken * newton.x)
+        promised, kept = slopes.norm**2 - float(rest @ rest), slopes.norm**2 - square
+        radius = _next_radius(radius, taken, taken * float(step.norm()), kept / promised)
+        slopes = place.move(place.parameters + taken * step)
         squares.append(slopes.norm**2)
     return _judged(place, slopes, tuple(squares), tolerance)
-
-
-def starts(problem: Problem, count: int, seed: int = 0) -> Tensor:
-    """`count` places [count, n] to search from, float64, near the way the training went and around it. No gradient.
-
-        θ = (1 − t) θ_a + t θ_b + σ s ∘ ξ        t uniform, σ log-uniform in [0.01, 1], ξ standard normal
-
-    θ_a, θ_b: two of the states known (the first, those between, the last). s: root mean square of each parameter tensor
-    at the last. Raises BadArgument for `count` < 1.
-    """
-    if count < 1:
-        raise BadArgument(f"starts: `count` must be at least 1, got {count}")
-    known = [replace(problem, last=state) for _, state in problem.loop.snapshots]
-    flats = [Flat(twin_at(case, last, True)) for case, last in ((problem, False), *((k, True) for k in known))]
-    flats.append(Flat(twin_at(problem, True, True)))
-    values, scale = [flat.values() for flat in flats], _scale(flats[-1])
-    generator, drawn = torch.Generator().manual_seed(seed), []
-    for _ in range(count):
-        first, second = torch.randint(len(values), (2,), generator=generator).tolist()
-        t, power = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
-        noise = torch.randn(len(scale), generator=generator, dtype=torch.float64).to(scale.device)
-        drawn.append(values[first].lerp(values[second], t) + LEAST_NOISE ** (1 - power) * scale * noise)
-    return torch.stack(drawn)
-
-
-def _scale(flat: Flat) -> Tensor:
-    """The root mean square of each parameter's tensor [n]; of all of them where one is zero, 1 where all are."""
-    means = torch.cat([part.square().mean().sqrt().expand(part.numel()) for part in flat.split(flat.values())])
-    whole = float(flat.values().square().mean().sqrt()) or 1.0
-    return flat.movable(means.masked_fill(means == 0, whole))
 
 
 class _Place:
@@ -216,25 +138,40 @@ class _Place:
         self.gradients += 1
         return self.hessian.slopes()
 
-    def newton(self, gradient: Tensor, radius: float, matrix: Tensor | None = None) -> Solution:
-        """argmin ‖H p + g‖ over ‖p‖ ≤ radius; from the whole H if it is given."""
-        if matrix is not None:
-            return pseudo_inverse(matrix, -gradient, longest=radius)
+    def step(self, gradient: Tensor, radius: float, method: Method) -> tuple[Tensor, Tensor]:
+        """(p, −H p − g)."""
+        if method == "descent":
+            return self.steepest(gradient)
+        newton = self.newton(gradient, radius)
+        return newton.x, newton.rest
+
+    def newton(self, gradient: Tensor, radius: float) -> Solution:
+        """argmin ‖H p + g‖ over ‖p‖ ≤ radius."""
+        if self.dense:
+            return pseudo_inverse(self.matrix(), -gradient, longest=radius)
         solution = minres(self.hessian, -gradient, INEXACT, min(self.hessian.size, MOST), longest=radius)
         self.scale = solution.scale or self.scale
         return solution
 
-    def backtracked(self, newton: Solution, slopes: Slopes) -> tuple[float, float]:
+    def steepest(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """argmin ‖H p + g‖ along −H g, and what it leaves. Two products."""
+        down = -self.hessian(gradient)
+        bent = self.hessian(down)
+        square = float(bent @ bent)
+        length = -float(gradient @ bent) / square if square else 0.0
+        return length * down, -gradient - length * bent
+
+    def backtracked(self, step: Tensor, rest: Tensor, slopes: Slopes) -> tuple[float, float]:
         """The first α that lowers ‖g‖² enough, 0 if none does, and ‖g(θ + αp)‖².
 
         p·Hg = g·Hp, and Hp = −g − rest is known from the step. The next α is where a parabola through what is known has
         its minimum, kept within a tenth and a half of the last."""
         square, alpha = slopes.norm**2, 1.0
-        slope = 2 * float(slopes.gradient @ (-slopes.gradient - newton.rest))
+        slope = 2 * float(slopes.gradient @ (-slopes.gradient - rest))
         if slope >= 0:
             return 0.0, square
         for _ in range(HALVINGS):
-            now = float(self.hessian.gradient_at(newton.x, alpha).square().sum())
+            now = float(self.hessian.gradient_at(step, alpha).square().sum())
             self.gradients += 1
             if now <= square + ARMIJO * alpha * slope and now < square:
                 return alpha, now
@@ -248,15 +185,13 @@ class _Place:
         return (whole + whole.T) / 2
 
 
-def _next_radius(radius: float, newton: Solution, taken: float, square: float) -> float:
-    """More where ‖g‖² fell at least half as far as ‖H p + g‖² said, less where it fell by next to nothing."""
-    length = taken * float(newton.x.norm())
+def _next_radius(radius: float, taken: float, length: float, kept: float) -> float:
+    """More where ‖g‖² fell by at least half of what ‖H p + g‖² promised, less where by next to nothing of it."""
     if taken < 1.0:
         return length
-    promised, kept = newton.right**2 - newton.residual**2, newton.right**2 - square
-    if kept > promised / 2:
+    if kept > 0.5:
         return max(radius, 2.5 * length)
-    return length / 2 if kept < promised / 10 else radius
+    return length / 2 if kept < 0.1 else radius
 
 
 def _stalled(squares: list[float]) -> bool:
@@ -266,24 +201,31 @@ def _stalled(squares: list[float]) -> bool:
 def _judged(place: _Place, slopes: Slopes, squares: tuple[float, ...], tolerance: float) -> Found:
     """The record of where the search ended."""
     gradient, norm = slopes.gradient, slopes.norm
-    matrix = place.matrix() if place.hessian.size <= MOST_DENSE else None
-    newton = place.newton(gradient, place.length, matrix)
-    values = None if matrix is None else torch.linalg.eigvalsh(matrix)
-    scale = place.scale if values is None else float(values.abs().max())
+    values = None
+    if place.hessian.size <= MOST_DENSE:
+        matrix = place.matrix()
+        step = pseudo_inverse(matrix, -gradient, longest=place.length)
+        values, shares, ends = counted_spectrum(matrix, norm)
+    else:
+        step = place.newton(gradient, place.length)
+        shares, ends = estimated_spectrum(place.hessian, place.scale, norm)
+    scale = max(place.scale if values is None else 0.0, *map(abs, ends))
     bent = float(place.hessian(gradient).norm())
-    outcome = CRITICAL if norm <= tolerance else FLAT if newton.relative > RESIDUAL else RAN_OUT
+    outcome = CRITICAL if norm <= tolerance else FLAT if step.relative > RESIDUAL else RAN_OUT
     return Found(
-        place.parameters, slopes.loss, norm, squares, outcome, newton.relative,
+        place.parameters, slopes.loss, norm, squares, outcome, step.relative,
         bent / (scale * norm) if scale * norm else (0.0 if norm else math.nan),
-        values, scale, place.hessian.products - place.spent, place.gradients,
+        values, shares, ends, scale, place.hessian.products - place.spent, place.gradients,
     )  # fmt: skip
 
 
-def _check(most_steps: int, tolerance: float) -> None:
+def _check(most_steps: int, tolerance: float, method: str) -> None:
     if most_steps < 1:
         raise BadArgument(f"search: `most_steps` must be at least 1, got {most_steps}")
     if not tolerance > 0:
         raise BadArgument(f"search: `tolerance` must be above 0, got {tolerance}; in float64 1e-8 is within reach")
+    if method not in get_args(Method):
+        raise BadArgument(f"search: `method` must be one of {', '.join(get_args(Method))}, got {method!r}")
 
 
 def _checked(hessian: Hessian, start: Tensor, dense: bool | None) -> Tensor:

@@ -57,7 +57,7 @@ def _over_x(chart: Chart) -> dict[str, Any]:
     if len(chart.curves) > 1:
         labels += [Label(curve.name, _end(curve), colour) for curve, colour, _ in styles]
     height = max(HEIGHT, room(labels, LETTERS))
-    draw = _standing_bars if chart.bars else _line
+    draw = _standing_bars if chart.bars else _dots if chart.dots else _line
     layout = _layout(height, right=BESIDE if labels else 16)
     layout["xaxis"] = {"title": {"text": safe(chart.x)}, "showgrid": False, "zeroline": False, "fixedrange": True}
     if chart.log_x:
@@ -72,6 +72,11 @@ def _over_x(chart: Chart) -> dict[str, Any]:
 def _line(curve: Curve, colour: str, dash: str) -> dict[str, Any]:
     style = {"line": {"color": colour, "dash": dash, "width": 2.2}, "marker": {"color": colour, "size": 7}}
     return {"type": "scatter", "mode": "lines" if len(curve.y) > 1 else "markers", **_points(curve), **style}
+
+
+def _dots(curve: Curve, colour: str, _dash: str) -> dict[str, Any]:
+    marker = {"color": colour, "size": 8, "opacity": 0.7}
+    return {"type": "scatter", "mode": "markers", "marker": marker, **_points(curve)}
 
 
 def _standing_bars(curve: Curve, colour: str, _dash: str) -> dict[str, Any]:

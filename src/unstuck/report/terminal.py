@@ -15,6 +15,7 @@ from unstuck.report import words
 
 WIDEST = 96
 FIGURES = 4
+ROWS = 16
 LONGEST_REASON = 140
 MARKS = {"problem": ("✗", "red"), "warning": ("!", "yellow"), "note": ("·", "blue")}
 OUTCOMES = {
@@ -56,7 +57,7 @@ def _opening(report: Report, console: Console) -> None:
     mark, colour = ("✓", "green") if report.healthy else MARKS["problem"]
     if report.unexplained:
         mark, colour = OUTCOMES["undecided"]
-    if report.point is not None and not report.unexplained:
+    if (report.point is not None or report.found) and not report.unexplained:
         mark, colour = MARKS["note"]
     console.print()
     _put(console, _marked(mark, colour, Text(words.headline(report), style="bold")))
@@ -65,6 +66,25 @@ def _opening(report: Report, console: Console) -> None:
     if report.healthy and report.figures:
         console.print()
         _put(console, _figures(report.figures), indent=3)
+    if report.found:
+        _found(report, console)
+
+
+def _found(report: Report, console: Console) -> None:
+    """Evenly spaced rows of what was found; all of them are in the JSON and on the page."""
+    rows = words.found(report)
+    every = -(-len(rows) // ROWS)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for head in words.FOUND:
+        table.add_column(head)
+    table.add_row(*(Text(head, style="dim") for head in words.FOUND))
+    shown = rows[::every]
+    for row in shown:
+        table.add_row(*map(Text, row))
+    console.print()
+    _put(console, table, indent=3)
+    if len(shown) < len(rows):
+        _put(console, Text(f"{len(shown)} of {len(rows)}; all are in the report", style="dim"), indent=3)
 
 
 def _finding(rank: int, finding: Finding, console: Console) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from unstuck.records import Cost, Figure, Finding, Report, Verdict
+from unstuck.records import Cost, Figure, Finding, FoundLine, Report, Verdict
 
 UNSEEN = ("Cc", "Cf", "Cs")
 OUTCOMES = {
@@ -117,6 +117,32 @@ def problems(report: Report) -> list[Finding]:
 def remarks(report: Report) -> list[Finding]:
     """The warnings and notes, in rank order."""
     return [finding for finding in report.findings if finding.severity != "problem"]
+
+
+FOUND = ("loss", "kind", "index", "λmin", "gradient", "steps")
+"""Head of the table of `found`."""
+
+
+def found(report: Report) -> list[tuple[str, ...]]:
+    """The points that searches ended at, a row each, highest loss first: what stands under `FOUND`."""
+    return [
+        (_loss(p.loss), p.kind if p.kind != "none" else p.outcome, _index(p), number(p.lambda_min), number(p.gradient),
+         str(p.steps))
+        for p in reversed(report.found)
+    ]  # fmt: skip
+
+
+def _loss(value: float | None) -> str:
+    """Five digits: critical points that differ lie close together."""
+    return number(value) if value is None or abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.5g}"
+
+
+def _index(point: FoundLine) -> str:
+    """The number of negative eigenvalues and their share, or an interval of the share."""
+    low, high = (100 * share for share in point.negative)
+    if point.index is None:
+        return f"{number(low)} to {number(high)} %"
+    return f"{point.index} ({number(round(low, 1))} %)"
 
 
 def left_out(report: Report) -> list[tuple[str, str]]:
