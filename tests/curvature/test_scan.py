@@ -44,6 +44,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
+def beyond(line: Scan) -> tuple[float, ...]:
+    """The positive lengths."""
+    return tuple(length for length in line.lengths if length > 0)
+
+
 def axis(size: int, place: int) -> Tensor:
     return torch.eye(size, dtype=F64)[place]
 
@@ -57,22 +62,28 @@ def test_a_quadratic_is_its_own_model():
     line = scan(Hessian(problem), v, float(v @ a @ v))
     assert line.slope == pytest.approx(float(v @ (a @ start + b)), rel=1e-9)
     assert line.changes == pytest.approx([line.model(length) for length in line.lengths], rel=1e-9, abs=1e-12)
-    for length, (even, _) in zip(line.lengths[LENGTHS + 1 :], line.even, strict=True):
+    for length, (even, _) in zip(beyond(line), line.even, strict=True):
         assert even == pytest.approx(length**2 * float(v @ a @ v) / 2, rel=1e-9)
     assert line.loss == pytest.approx(float(start @ a @ start / 2 + b @ start))
 
 
-def test_lengths_go_from_the_parameters_own_down_both_ways():
-    start = torch.full((4,), 3.0, dtype=F64)
-    hessian = Hessian(of_function(bent, start, normal(16, 4)))
+def test_lengths_go_from_an_eighth_of_the_parameters_own_down_both_ways():
+    start, up = torch.full((4,), 3.0, dtype=F64), normal(16, 4).abs()
+    hessian = Hessian(of_function(bent, start, up))
     found = scan(hessian, axis(4, 0), 0.0).lengths
     assert found == pytest.approx(sorted(found))
     assert found == pytest.approx([-length for length in reversed(found)])
-    assert len(found) == 2 * LENGTHS + 1 and found[-1] == pytest.approx(6.0)
+    assert len(found) == 2 * LENGTHS + 1 and found[-1] == pytest.approx(6.0 / 8)
     assert found[-1] / found[-2] == pytest.approx(SHRINK)
     assert scan(hessian, axis(4, 0), 0.0, reach=0.5).lengths[-1] == 0.5
-    small = Hessian(of_function(bent, start / 100, normal(16, 4)))
-    assert scan(small, axis(4, 0), 0.0).lengths[-1] == 1.0
+    small = Hessian(of_function(bent, start / 100, up))
+    assert scan(small, axis(4, 0), 0.0).lengths[-1] == 1.0 / 8
+
+
+def test_it_ends_where_the_loss_bends_down():
+    for quartic, count in ((0.0, 1), (1e3, 2), (1e5, 3), (1e7, 4)):  # w⁴ outweighs w² from 1/√quartic on
+        line = along(lambda w: quartic * w**4 - w**2, -2.0)  # noqa: B023
+        assert line.bends_down and len(line.lengths) == 2 * count + 1 and len(line.even) == count
 
 
 def test_errors_over_batches_are_those_of_the_mean_of_equal_batches():
@@ -143,7 +154,7 @@ def test_a_kink_that_automatic_differentiation_does_not_see_is_seen():
     hessian = Hessian(of_function(lambda w, x: value(w[0]) + 0 * x[:, 0], start, normal(16, 1)))
     assert float(hessian(axis(1, 0))) == -1.0
     line = along(value, -1.0)
-    assert not line.bends_down and line.best == LENGTHS
+    assert not line.bends_down and line.best == len(line.lengths) // 2
     flat = along(lambda w: 1 + w.abs(), 0.0)
     assert not flat.bends_down and min(change for change, _ in flat.even) > 0
 
@@ -153,7 +164,7 @@ def test_what_the_batches_do_not_agree_on_does_not_bend_down():
     signs = sizes.repeat_interleave(8).unsqueeze(1)
     hessian = Hessian(of_function(lambda w, x: 1 + (x[:, 0] - 0.01) * w[0] ** 2, torch.zeros(1, dtype=F64), signs))
     line = scan(hessian, axis(1, 0), -0.02)
-    assert line.changes[-1] == pytest.approx(-0.01) and not line.bends_down
+    assert line.changes[-1] == pytest.approx(-0.01 * line.lengths[-1] ** 2) and not line.bends_down
     sure = Hessian(of_function(lambda w, x: 1 + (0.001 * x[:, 0] - 0.01) * w[0] ** 2, torch.zeros(1, dtype=F64), signs))
     assert scan(sure, axis(1, 0), -0.02).bends_down
 
@@ -172,7 +183,7 @@ def test_a_dip_far_shorter_than_the_parameters_is_seen():
 
     hessian = Hessian(of_function(value, torch.tensor([0.0, 130.0], dtype=F64), normal(16, 1)))
     line = scan(hessian, axis(2, 0), -0.06)
-    assert line.bends_down and line.even[-3][0] > 0
+    assert line.bends_down and line.even[1][0] > 0
 
 
 @pytest.mark.parametrize("total", [False, True])
@@ -189,11 +200,11 @@ def test_few_batches_speak_for_all_whose_curvature_is_known(total):
         assert not scan(few, axis(1, 0), -0.02 * size).bends_down
         assert line.bends_down is down
         if down:
-            expected = [-0.01 * size * length**2 for length in line.lengths[LENGTHS + 1 :]]
+            expected = [-0.01 * size * length**2 for length in beyond(line)]
             assert [even for even, _ in line.even] == pytest.approx(expected, rel=1e-6)
             assert max(error for _, error in line.even) < 1e-9
 
 
 def test_the_best_place_is_finite():
-    cliff = along(lambda w: torch.where(w.abs() > 0.5, -math.inf, 1 - w**2), -2.0)
-    assert abs(cliff.lengths[cliff.best]) == pytest.approx(1 / SHRINK)
+    cliff = along(lambda w: torch.where(w.abs() > 0.05, -math.inf, 1 - w**2), -2.0)
+    assert cliff.bends_down and abs(cliff.lengths[cliff.best]) == pytest.approx(1 / SHRINK**2)

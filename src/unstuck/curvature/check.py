@@ -70,12 +70,13 @@ def _of_reverse(hessian: Hessian) -> Check:
     limit = SYMMETRY[small.flat.dtype]
     if not odd <= limit:
         return Check(hessian.way, odd, why=f"u·Hv and v·Hu differ by {odd:.1e} of their size")
-    agreement, rounding, step = _against_differences(hessian, few, product)
+    precise = _in_float64(hessian, few)
+    agreement, rounding, step = _against_differences(precise, product)
     wrong = agreement > AGREEMENT[torch.float64]
     if math.isnan(agreement) and math.isnan(rounding):
         agreement, step = _against_own(small, product)
         wrong = agreement > AGREEMENT[small.flat.dtype]
-    if not wrong and (false := _not_of_the_loss(hessian, few)):
+    if not wrong and (false := _not_of_the_loss(precise)):
         return Check(hessian.way, odd, agreement, rounding, step, false)
     return Check(
         hessian.way, odd, agreement, rounding, step,
@@ -83,10 +84,19 @@ def _of_reverse(hessian: Hessian) -> Check:
     )  # fmt: skip
 
 
-def _against_differences(hessian: Hessian, few: Data, product: Tensor) -> tuple[float, float, float]:
-    """(agreement, rounding, step) in float64; NaN for a model that cannot be run there, or where no step settles."""
+def _in_float64(hessian: Hessian, few: Data) -> Hessian | None:
+    """The same on these rows in float64, or None where the model cannot be run there."""
     try:
-        precise = Hessian(hessian.problem, few, hessian.last, double=True)
+        return Hessian(hessian.problem, few, hessian.last, double=True)
+    except Exception:
+        return None
+
+
+def _against_differences(precise: Hessian | None, product: Tensor) -> tuple[float, float, float]:
+    """(agreement, rounding, step) in float64; NaN for a model that cannot be run there, or where no step settles."""
+    if precise is None:
+        return math.nan, math.nan, math.nan
+    try:
         v = directions(precise.size, torch.float64)[1]
         exact = precise(v)
         if float(exact.norm()) == 0.0:
@@ -105,10 +115,11 @@ def _against_own(small: Hessian, product: Tensor) -> tuple[float, float]:
     return (math.nan if math.isnan(step) else apart(found, product)), step
 
 
-def _not_of_the_loss(hessian: Hessian, few: Data) -> str:
+def _not_of_the_loss(precise: Hessian | None) -> str:
     """Words, where the loss does not rise along its gradient as the gradient says."""
+    if precise is None:
+        return ""
     try:
-        precise = Hessian(hessian.problem, few, hessian.last, double=True)
         slopes = precise.slopes()
     except Exception:
         return ""
@@ -139,7 +150,7 @@ def _of_differences(hessian: Hessian) -> Check:
     except RAISED as error:
         return Check(way, why=first_line(error))
     limit = DIFFERENCES_SYMMETRY[dtype]
-    if odd <= limit and (false := _not_of_the_loss(hessian, _few_rows(hessian))):
+    if odd <= limit and (false := _not_of_the_loss(_in_float64(hessian, _few_rows(hessian)))):
         return Check(way, odd, step=step, why=false)
     return Check(way, odd, step=step, why="" if odd <= limit else f"u·Hv and v·Hu differ by {odd:.1e} of their size")
 

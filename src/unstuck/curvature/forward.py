@@ -29,13 +29,14 @@ _switched = ContextVar("unstuck_pinned", default=False)
 def pinned() -> Iterator[None]:
     """Kernels with second derivatives, eager code, and every random-number stream restored afterwards.
 
-    To switch takes 2.5 ms, a whole product of a small network: who makes many does it once around them all.
+    To switch takes 2.5 ms, a whole product of a small network: who makes many does it once around them all, and inside
+    it costs nothing (every forward pass seeds its own random numbers; the outermost puts back what was there).
     """
+    if _switched.get():
+        yield
+        return
     with ExitStack() as stack:
         stack.enter_context(sandbox())
-        if _switched.get():
-            yield
-            return
         stack.callback(_switched.reset, _switched.set(True))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))

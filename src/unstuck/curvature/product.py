@@ -132,7 +132,7 @@ class Hessian:
                 part.graphs = Graphs(0, kept=self.graphs.kept)
                 product = part(direction)
                 self.seconds += part.seconds
-                total += share * product
+                total.add_(product, alpha=share)
                 quotients.append(float(direction @ product))
         self.products += 1
         return total, torch.tensor(quotients, dtype=torch.float64)

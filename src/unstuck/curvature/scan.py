@@ -18,12 +18,13 @@ from torch import Tensor
 
 from unstuck.curvature.product import Hessian
 
-REACH = 1.0
-"""Longest step of a scan, in lengths of the parameter vector (one at least)."""
+REACH = 0.125
+"""Longest step of a scan, in lengths of the parameter vector (one at least): a step as long as the parameters
+themselves led uphill in every network tried."""
 
-LENGTHS, SHRINK = 5, 8.0
-"""So many lengths each way, each a `SHRINK`-th of the one before: on a transformer whose parameters have length 130 the
-loss followed its curvature of −0.06 up to a step of 0.3 only."""
+LENGTHS, SHRINK = 4, 8.0
+"""So many lengths each way at most, each a `SHRINK`-th of the one before: on a transformer whose parameters have length
+130 the loss followed its curvature of −0.06 up to a step of 0.3 only."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Scan:
         """True if somewhere the even part is below zero beyond twice its error, and beyond rounding: the loss itself,
         kinks and all, bends down along the line."""
         noise = 4 * torch.finfo(torch.float32).eps * abs(self.loss)
-        return any(change + 2 * (error if error == error else 0.0) < -noise for change, error in self.even)
+        return any(
+            math.isfinite(change) and change + 2 * (error if error == error else 0.0) < -noise
+            for change, error in self.even
+        )
 
 
 def scan(
@@ -70,15 +74,30 @@ def scan(
     even: int | None = None,
     quotients: Tensor | None = None,
 ) -> Scan:
-    """The loss along ±`direction` (length one), up to `reach`: at lengths that shrink, or at `even` ones each way.
+    """The loss along ±`direction` (length one), up to `reach`: at lengths that shrink until it bends down, or at `even`
+    ones each way.
 
     `quotients`: vᵀH_b v of each batch [batches], where `curvature` is that of more data than these: the scan then says
-    how the loss of all of it goes. Eleven forward passes over the hessian's data (2 · `even` + 1).
+    how the loss of all of it goes. Three to nine forward passes over the hessian's data, or 2 · `even` + 1.
     """
     far = REACH * max(1.0, float(hessian.flat.values().norm())) if reach is None else reach
-    steps = [far / SHRINK**k for k in range(LENGTHS)] if even is None else [far * k / even for k in range(even, 0, -1)]
-    lengths = [*(-s for s in steps), 0.0, *reversed(steps)]
-    return of_losses(lengths, hessian.losses_at(direction, lengths), hessian.data.weights, curvature, quotients)
+    if even is not None:
+        lengths = [far * k / even for k in range(-even, even + 1)]
+        return of_losses(lengths, hessian.losses_at(direction, lengths), hessian.data.weights, curvature, quotients)
+    known = [(0.0, hessian.losses_at(direction, [0.0])[0])]
+    for k in range(LENGTHS):
+        pair = [-far / SHRINK**k, far / SHRINK**k]
+        known += zip(pair, hessian.losses_at(direction, pair), strict=True)
+        known.sort(key=lambda one: one[0])
+        line = of_losses(*_columns(known), hessian.data.weights, curvature, quotients)
+        if line.bends_down:
+            break
+    return line
+
+
+def _columns(known: Sequence[tuple[float, Tensor]]) -> tuple[list[float], Tensor]:
+    """Lengths, and their losses [lengths, batches]."""
+    return [length for length, _ in known], torch.stack([losses for _, losses in known])
 
 
 def of_losses(

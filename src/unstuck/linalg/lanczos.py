@@ -8,9 +8,10 @@ eigenvalue of A (Parlett 1998, §13.2). Which one, only a certificate tells (`li
     ritz = lanczos(lambda v: matrix @ v, start, enough=lambda r: r.residuals[0] < 1e-3, most=100)
     ritz.values[0], ritz.residuals[0], ritz.vectors(0)
 
-Every new vector is orthogonalized twice against all before ("twice is enough", Giraud et al. 2005): without it Ritz
-values come back as ghosts, and no bound holds. Costs one product a vector, 4·m·n flops for its orthogonalization, and
-m·n numbers of memory. With a start of several rows `[b, n]` whole blocks are multiplied (one graph serves b vectors).
+Every new vector is orthogonalized against the two before it, as far as which it reaches in exact arithmetic, and then
+against all ("twice is enough", Giraud et al. 2005): without it Ritz values come back as ghosts, and no bound holds.
+Costs one product a vector, 4·m·n flops for its orthogonalization, and m·n numbers of memory. With a start of several
+rows `[b, n]` whole blocks are multiplied (one graph serves b vectors).
 """
 
 from __future__ import annotations
@@ -116,15 +117,27 @@ def lanczos(matvec: Matvec, start: Tensor, enough: Callable[[Ritz], bool], most:
         products += len(block)
         if not bool(torch.isfinite(made).all()):
             raise BadArgument("lanczos: `matvec` gave a product that is not finite")
-        inside = basis @ made.T
+        inside, outside = _split(made, basis, 2 * width)
         projection = _extended(projection, inside)
-        block, leaves = _orthonormal(made - inside.T @ basis, basis, _spread(projection))
+        block, leaves = _orthonormal(outside, basis, _spread(projection))
         exhausted = not len(block) or filled >= size
         wide = torch.zeros(len(made), len(made), dtype=torch.float64)
         wide[: leaves.shape[0]] = leaves
         ritz = Ritz(projection, wide * (not exhausted), basis, products, exhausted)
         if exhausted or products + len(block) > most or enough(ritz):
             return ritz
+
+
+def _split(made: Tensor, basis: Tensor, near: int) -> tuple[Tensor, Tensor]:
+    """Q A qᵀ [m, b], and the rest [b, n]: twice orthogonalized, first against the `near` newest vectors alone, which is
+    all that a product has a part of but for rounding."""
+    newest = basis[-near:]
+    first = newest @ made.T
+    rest = made - first.T @ newest
+    inside = basis @ rest.T
+    rest -= inside.T @ basis
+    inside[-near:] += first
+    return inside, rest
 
 
 def _extended(projection: Tensor, inside: Tensor) -> Tensor:
@@ -142,10 +155,9 @@ def _extended(projection: Tensor, inside: Tensor) -> Tensor:
 def _orthonormal(rows: Tensor, basis: Tensor, scale: float = 0.0) -> tuple[Tensor, Tensor]:
     """Orthonormal rows that span what of `rows` lies outside of `basis`, and B [k, b] with `rows` ≈ Bᵀ rows + inside.
 
-    `rows` have been orthogonalized once. A direction smaller than rounding against `scale` is none: the space is
+    `rows` have been orthogonalized twice. A direction smaller than rounding against `scale` is none: the space is
     (nearly) invariant there.
     """
-    rows = rows - (rows @ basis.T) @ basis
     tiny = 10 * torch.finfo(rows.dtype).eps * max(scale, 0.0)
     if len(rows) == 1:
         length = float(torch.linalg.vector_norm(rows, dtype=torch.float64))  # squares of float32 under- and overflow
