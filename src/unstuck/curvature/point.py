@@ -30,9 +30,9 @@ from unstuck.curvature.dense import LARGEST
 from unstuck.curvature.ends import Ends, exact_ends, lanczos_ends
 from unstuck.curvature.measure import measurable
 from unstuck.curvature.product import Hessian, Slopes
-from unstuck.curvature.saddle import mean_and_error
 from unstuck.curvature.scan import Scan, scan
 from unstuck.errors import BadArgument, NotMeasurable
+from unstuck.linalg.moments import of
 from unstuck.problem import Problem
 
 Kind = Literal["saddle", "minimum", "maximum", "flat", "slope", "undecided"]
@@ -138,7 +138,7 @@ def classify(
     figures = Point(
         "undecided", "", slopes.loss, slopes.norm, slopes.noise, promise, flatness,
         max(1.0, float(hessian.flat.values().norm())), ends, tolerance * max(ends.most.high, -ends.least.low, 0.0),
-        rayleigh, mean_and_error(quotients)[1], line, hessian.data.samples, hessian.size, hessian.rung, checks,
+        rayleigh, float(of(quotients).standard_error), line, hessian.data.samples, hessian.size, hessian.rung, checks,
         hessian.products, seconds / one, seconds,
     )  # fmt: skip
     return judged(figures)

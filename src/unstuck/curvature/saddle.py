@@ -13,7 +13,6 @@ all data, whose curvature is known.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,7 @@ from unstuck.curvature.forward import pinned
 from unstuck.curvature.product import Hessian
 from unstuck.curvature.scan import Scan, scan
 from unstuck.linalg.lanczos import Ritz, lanczos
+from unstuck.linalg.moments import of
 
 FIRST = 128
 """Samples of the first subsample, about."""
@@ -105,7 +105,7 @@ def _held_against_all(
         direction=direction,
         rayleigh=rayleigh,
         rounding=rounding(hessian) * max(ritz.scale, float(product.norm())),
-        sampling=mean_and_error(quotients)[1],
+        sampling=float(of(quotients).standard_error),
         residual=float((product - rayleigh * direction).norm()),
         scan=_scanned(hessian, direction, rayleigh, places[: min(fresh, SCANNED)], quotients),
         samples=sum(hessian.data.sizes[place] for place in order[:taken]),
@@ -119,9 +119,3 @@ def _scanned(hessian: Hessian, direction: Tensor, rayleigh: float, fresh: list[i
     # The quotients are of means; the losses of a sum are not those of its mean.
     own = quotients[: len(fresh)] * torch.tensor(part.data.shares) / torch.tensor(part.data.weights)
     return scan(part, direction, rayleigh, quotients=own)
-
-
-def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Mean of the batches' values, and its standard error (NaN for a single one)."""
-    count = len(values)
-    return float(values.mean()), float(values.std()) / math.sqrt(count) if count > 1 else math.nan

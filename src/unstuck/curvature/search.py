@@ -29,6 +29,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from unstuck.curvature.dense import dense
 from unstuck.curvature.found import CRITICAL, FLAT, RAN_OUT, RESIDUAL, Found, counted_spectrum, estimated_spectrum
 from unstuck.curvature.measure import measurable
 from unstuck.curvature.product import Hessian, Slopes
@@ -148,7 +149,7 @@ class _Place:
     def newton(self, gradient: Tensor, radius: float) -> Solution:
         """argmin ‖H p + g‖ over ‖p‖ ≤ radius."""
         if self.dense:
-            return pseudo_inverse(self.matrix(), -gradient, longest=radius)
+            return pseudo_inverse(dense(self.hessian), -gradient, longest=radius)
         solution = minres(self.hessian, -gradient, INEXACT, min(self.hessian.size, MOST), longest=radius)
         self.scale = solution.scale or self.scale
         return solution
@@ -179,11 +180,6 @@ class _Place:
             alpha = min(max(lowest, alpha / 10), alpha / 2)
         return 0.0, square
 
-    def matrix(self) -> Tensor:
-        """H [n, n]; n products."""
-        whole = self.hessian(torch.eye(self.hessian.size, dtype=torch.float64, device=self.parameters.device))
-        return (whole + whole.T) / 2
-
 
 def _next_radius(radius: float, taken: float, length: float, kept: float) -> float:
     """More where ‖g‖² fell by at least half of what ‖H p + g‖² promised, less where by next to nothing of it."""
@@ -203,7 +199,7 @@ def _judged(place: _Place, slopes: Slopes, squares: tuple[float, ...], tolerance
     gradient, norm = slopes.gradient, slopes.norm
     values = None
     if place.hessian.size <= MOST_DENSE:
-        matrix = place.matrix()
+        matrix = dense(place.hessian)
         step = pseudo_inverse(matrix, -gradient, longest=place.length)
         values, shares, ends = counted_spectrum(matrix, norm)
     else:
