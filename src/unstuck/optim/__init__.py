@@ -1,0 +1,1 @@
+"""Update rules over stacked parameters: many trainings, one tensor operation."""
