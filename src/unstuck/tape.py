@@ -100,7 +100,7 @@ class Tape:
             for number, leaf in zip(self.leaves, leaves, strict=True)
         }
         for number, name in self.parameters:
-            values[number] = model.get_parameter(name)
+            values[number] = _at(model, name)
         for step in self.steps:
             step.run(model, values)
         return values
@@ -110,6 +110,11 @@ class Tape:
         return len(self.leaves) == len(other.leaves) and [(s.name, s.writes, s.reads) for s in self.steps] == [
             (s.name, s.writes, s.reads) for s in other.steps
         ]
+
+
+def _at(model: nn.Module, name: str) -> Tensor:
+    """The parameter of this name, or what stands in its place while `functional_call` swaps it."""
+    return functools.reduce(getattr, name.split("."), model)  # type: ignore[arg-type, return-value]
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

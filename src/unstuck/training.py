@@ -78,7 +78,7 @@ class Training:
             return
         unscale(self.model, loop.loss_scale)
         clip(self.model, loop)
-        self._schedule()
+        self.schedule()
         self.optimizer.step()
         if loop.uncleared < 0.5:
             self.optimizer.zero_grad()
@@ -95,7 +95,7 @@ class Training:
             self._order = list(range(count)) if ordered else torch.randperm(count, generator=self._generator).tolist()
         return tuple(data[self._order.pop(0)])
 
-    def _schedule(self) -> None:
+    def schedule(self) -> None:
         """Learning rates follow the recorded course, as factors of the recipe's."""
         factors = self.problem.loop.schedule
         if not factors or self.optimizer is None:

@@ -25,10 +25,10 @@ def update(
 ) -> tuple[Tensor, State]:
     """One step."""
     slope = descent(parameter, gradient, hyper, flags)
-    total = state["sum"] + slope.square()
+    total = torch.addcmul(state["sum"], slope, slope)
     rate = hyper["lr"] / (1 + (step - 1) * hyper["lr_decay"])
-    move = slope / (total.sqrt() + along(hyper["eps"], parameter))
-    return parameter - along(rate, parameter) * move, {"sum": total}
+    below = total.sqrt().add_(along(hyper["eps"], parameter))
+    return torch.addcdiv(parameter, along(rate, parameter) * slope, below, value=-1), {"sum": total}
 
 
 ADAGRAD = Rule(

@@ -26,15 +26,17 @@ def init(parameter: Tensor, hyper: Hyper, flags: Flags) -> State:
 def moved(parameter: Tensor, slope: Tensor, state: State, hyper: Hyper, step: int) -> tuple[Tensor, State]:
     """The step along an adaptive mean of `slope`."""
     now = {
-        "mean": state["mean"] + along(1 - hyper["beta1"], slope) * (slope - state["mean"]),
-        "square": along(hyper["beta2"], slope) * state["square"] + along(1 - hyper["beta2"], slope) * slope.square(),
+        "mean": state["mean"].lerp(slope, along(1 - hyper["beta1"], slope)),
+        "square": state["square"].lerp(slope.square(), along(1 - hyper["beta2"], slope)),
     }
     square = now["square"]
     if "largest" in state:
         square = now["largest"] = torch.maximum(state["largest"], square)
-    rate = along(hyper["lr"] / (1 - hyper["beta1"] ** step), parameter)
-    root = along((1 - hyper["beta2"] ** step).sqrt(), parameter)
-    return parameter - rate * now["mean"] / (square.sqrt() / root + along(hyper["eps"], parameter)), now
+    # √(v / c) + ε = (√v + ε √c) / √c: two passes over memory less
+    root = (1 - hyper["beta2"] ** step).sqrt()
+    rate = along(hyper["lr"] * root / (1 - hyper["beta1"] ** step), parameter)
+    below = square.sqrt().add_(along(hyper["eps"] * root, parameter))
+    return torch.addcdiv(parameter, rate * now["mean"], below, value=-1), now
 
 
 def update(

@@ -33,7 +33,7 @@ def update(
 ) -> tuple[Tensor, State]:
     """One step."""
     buffer = buffered(descent(parameter, gradient, hyper, flags), state, hyper, step)
-    return parameter - along(hyper["lr"], parameter) * buffer, {"buffer": buffer}
+    return torch.addcmul(parameter, along(hyper["lr"], parameter), buffer, value=-1), {"buffer": buffer}
 
 
 MOMENTUM = Rule(

@@ -29,13 +29,13 @@ def update(
 ) -> tuple[Tensor, State]:
     """One step."""
     slope = descent(parameter, gradient, hyper, flags)
-    keep, take = along(hyper["alpha"], parameter), along(1 - hyper["alpha"], parameter)
-    now = {"square": keep * state["square"] + take * slope.square()}
+    take = along(1 - hyper["alpha"], parameter)
+    now = {"square": state["square"].lerp(slope.square(), take)}
     spread = now["square"]
     if "mean" in state:
-        now["mean"] = state["mean"] + take * (slope - state["mean"])
+        now["mean"] = state["mean"].lerp(slope, take)
         spread = spread - now["mean"].square()
-    move = slope / (spread.sqrt() + along(hyper["eps"], parameter))
+    move = slope / spread.sqrt().add_(along(hyper["eps"], parameter))
     if "buffer" in state:
         move = now["buffer"] = along(hyper["momentum"], parameter) * state["buffer"] + move
     return parameter - along(hyper["lr"], parameter) * move, now

@@ -22,7 +22,8 @@ def update(
     parameter: Tensor, gradient: Tensor, state: State, hyper: Hyper, flags: Flags, step: int
 ) -> tuple[Tensor, State]:
     """One step; two operations over [lanes, …] and one for the penalty."""
-    return parameter - along(hyper["lr"], parameter) * descent(parameter, gradient, hyper, flags), state
+    slope = descent(parameter, gradient, hyper, flags)
+    return torch.addcmul(parameter, along(hyper["lr"], parameter), slope, value=-1), state
 
 
 SGD = Rule(

@@ -1,0 +1,168 @@
+"""Many trainings of one signature at once: their parameters stacked, one vmap over forward and backward.
+
+    stack = Stack(problems, seed=0)
+    stack.advance(100)
+    stack.losses                    # [steps, lanes]
+    stack.runs[3].score(batches)    # each lane is a `Training` like any other
+
+Lanes share the model's form, the loss, the batches and the seed; they differ in where they start, in optimizer and
+hyperparameters. All see the same batches in the same order, and the same dropout masks. A lane equals the same
+`Training` alone to round-off. One whose loss stops being finite is retired, and moves no more.
+
+Each lane's parameters and buffers are rows of the stacked ones, so that nothing is copied between the two. (`buffers`
+holds what no gradient reaches too: frozen and unused parameters.)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from unstuck.problem import Batch, Problem
+from unstuck.race.updates import OneByOne, Together, Updates
+from unstuck.sandbox import sandbox
+from unstuck.tape import tensors_in
+from unstuck.training import Training
+
+
+def why_not(problem: Problem) -> str:
+    """Why the problem cannot be a lane of a stack; empty if nothing speaks against it before it is tried."""
+    loop, model = problem.loop, problem.model
+    held = {name for _, names in problem.optimizer.groups for name in names} if problem.optimizer else set()
+    loose = {name for name, p in model.named_parameters() if p.requires_grad} - held
+    reasons = (
+        (problem.optimizer is None or not loop.stepping, "no optimizer steps"),
+        (bool(loose) and loop.clip is not None, "gradients that pile up where no optimizer holds them are clipped"),
+        (loop.accumulate > 1, "gradients are accumulated"),
+        (bool(loop.detached) or loop.uncleared >= 0.5 or bool(loop.kept), "gradients are not cleared, or do not flow"),
+        (loop.loss_scale != 1.0 or loop.autocast is not None, "mixed precision"),
+        (len({p.dtype for p in model.parameters() if p.requires_grad}) != 1, "parameters of several dtypes, or none"),
+        (len({p.device for p in model.parameters()}) != 1, "parameters on several devices"),
+    )
+    return next((why for holds, why in reasons if holds), "")
+
+
+def signature(problem: Problem, seed: int) -> Hashable:
+    """Equal for lanes that may stand in one stack."""
+    tensors = [*problem.model.named_parameters(), *problem.model.named_buffers()]
+    shapes = tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors)
+    data = tuple(t.data_ptr() for batch in problem.data for t in tensors_in(batch))
+    modes = tuple(sorted(problem.loop.training.items()))
+    rewrites = id(problem.rewrites) if problem.rewrites else None
+    forms = tuple((type(m).__qualname__, m.extra_repr()) for m in problem.model.modules())
+    return seed, shapes, forms, modes, id(problem.loss), data, problem.loop.clip, rewrites
+
+
+class _Loss(nn.Module):
+    """A problem's mean loss as a module, so that its model's parameters can be handed in."""
+
+    def __init__(self, problem: Problem, model: nn.Module) -> None:
+        super().__init__()
+        self.problem, self.model = problem, model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of one batch, a scalar."""
+        value = self.problem.value(self.model, batch)
+        return value.mean() if value.dim() else value
+
+
+class Stack:
+    """Lanes in training. `losses`: those of each step, [lanes] each; `steps` made; `diverged` [lanes]."""
+
+    def __init__(self, problems: Sequence[Problem], seed: int = 0, mix: bool = True, together: bool = True) -> None:
+        self.runs = [Training(problem, seed, mix) for problem in problems]
+        self.seed, self.steps = seed, 0
+        self._batches = self.runs[0].next_batch
+        self._clipping = problems[0].loop.clip
+        self.losses: list[Tensor] = []
+        model = problems[0].twin()
+        self._loss = _Loss(problems[0], model)
+        self.names = _reached(self._loss, tuple(problems[0].data[0]))
+        own = [{**dict(run.model.named_parameters()), **dict(run.model.named_buffers())} for run in self.runs]
+        self.shapes = [own[0][name].shape for name in self.names]
+        self.flat = torch.stack([torch.cat([tensors[n].detach().reshape(-1) for n in self.names]) for tensors in own])
+        self.buffers = {
+            name: torch.stack([tensors[name].detach() for tensors in own]) for name in own[0] if name not in self.names
+        }
+        self.diverged = torch.zeros(len(self.runs), dtype=torch.bool, device=self.flat.device)
+        self.updates: Updates = (Together if together else OneByOne)(self.runs, self.names, self.shapes)
+        self._share()
+
+    def advance(self, steps: int) -> None:
+        """Make `steps` optimizer steps in every lane that has not diverged."""
+        with sandbox():
+            for _ in range(steps):
+                if bool(self.diverged.all()):
+                    return
+                torch.default_generator.manual_seed(self.seed * 1_000_003 + self.steps)
+                self._step()
+        self._share()
+
+    def keep(self, lanes: Sequence[int]) -> None:
+        """Go on with these lanes alone; `losses` up to here keep their old places."""
+        chosen = torch.as_tensor(list(lanes), device=self.flat.device)
+        self.runs = [self.runs[lane] for lane in lanes]
+        self.flat, self.diverged = self.flat[chosen], self.diverged[chosen]
+        self.buffers = {name: value[chosen] for name, value in self.buffers.items()}
+        self.updates.keep(lanes)
+        self._share()
+
+    def _step(self) -> None:
+        gradient, losses = self._gradients(self._batches())
+        self.losses.append(losses)
+        self.diverged = self.diverged | ~torch.isfinite(losses)
+        self.steps += 1
+        for run in self.runs:
+            run.steps = self.steps
+        self._clip(gradient)
+        self.flat = self.updates.step(self.flat, gradient, self.diverged, self.steps)
+
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(gradient [lanes, n], losses [lanes]) of one batch; buffers move on."""
+
+        def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            moving = {name: value.clone() for name, value in buffers.items()}
+            held = {f"model.{name}": value for name, value in (*parameters.items(), *moving.items())}
+            return functional_call(self._loss, held, (batch,)), moving
+
+        parts = dict(zip(self.names, self._split(self.flat), strict=True))
+        each = vmap(grad_and_value(loss, has_aux=True), randomness="same")
+        gradients, (losses, self.buffers) = each(parts, self.buffers)
+        lanes = len(self.runs)
+        return torch.cat([gradients[name].reshape(lanes, -1) for name in self.names], 1), losses.detach()
+
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        """Rows [lanes, n] → one tensor [lanes, …] per parameter, views."""
+        parts = flat.split([shape.numel() for shape in self.shapes], 1)
+        return [part.view(len(flat), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def _clip(self, gradient: Tensor) -> None:
+        clip = self._clipping
+        if clip is None:
+            return
+        if clip.kind == "value":
+            gradient.clamp_(-clip.bound, clip.bound)
+        else:
+            norms = torch.linalg.vector_norm(gradient, clip.order, dim=1, keepdim=True)
+            gradient *= (clip.bound / (norms + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+
+    def _share(self) -> None:
+        """Let every lane's own model hold its rows."""
+        rows = [*zip(self.names, self._split(self.flat), strict=True), *self.buffers.items()]
+        for lane, run in enumerate(self.runs):
+            run.diverged = bool(self.diverged[lane])
+            own = {**dict(run.model.named_parameters()), **dict(run.model.named_buffers())}
+            for name, stacked in rows:
+                own[name].data = stacked[lane]
+
+
+def _reached(loss: _Loss, batch: Batch) -> list[str]:
+    """The parameters that the loss has a gradient for: an optimizer leaves the others alone, decay or not."""
+    with sandbox(0):
+        copied = copy.deepcopy(loss)
+        copied(batch).backward()
+    return [name for name, parameter in copied.model.named_parameters() if parameter.grad is not None]
