@@ -25,7 +25,6 @@ from torch.func import functional_call, grad_and_value, vmap
 from unstuck.problem import Batch, Problem
 from unstuck.race.updates import OneByOne, Together, Updates
 from unstuck.sandbox import sandbox
-from unstuck.tape import tensors_in
 from unstuck.training import Training
 
 
@@ -50,11 +49,10 @@ def signature(problem: Problem, seed: int) -> Hashable:
     """Equal for lanes that may stand in one stack."""
     tensors = [*problem.model.named_parameters(), *problem.model.named_buffers()]
     shapes = tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors)
-    data = tuple(t.data_ptr() for batch in problem.data for t in tensors_in(batch))
     modes = tuple(sorted(problem.loop.training.items()))
     rewrites = id(problem.rewrites) if problem.rewrites else None
     forms = tuple((type(m).__qualname__, m.extra_repr()) for m in problem.model.modules())
-    return seed, shapes, forms, modes, id(problem.loss), data, problem.loop.clip, rewrites
+    return seed, shapes, forms, modes, id(problem.loss), id(problem.data), problem.loop.clip, rewrites
 
 
 class _Loss(nn.Module):
@@ -95,11 +93,15 @@ class Stack:
     def advance(self, steps: int) -> None:
         """Make `steps` optimizer steps in every lane that has not diverged."""
         with sandbox():
-            for _ in range(steps):
-                if bool(self.diverged.all()):
-                    return
-                torch.default_generator.manual_seed(self.seed * 1_000_003 + self.steps)
-                self._step()
+            self.run(steps)
+
+    def run(self, steps: int) -> None:
+        """The same inside of a sandbox of the caller's."""
+        for _ in range(steps):
+            if bool(self.diverged.all()):
+                break
+            torch.default_generator.manual_seed(self.seed * 1_000_003 + self.steps)
+            self._step()
         self._share()
 
     def keep(self, lanes: Sequence[int]) -> None:
