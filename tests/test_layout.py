@@ -42,6 +42,7 @@ ORDER = (
     "diagnose",
     "landscape",
     "census",
+    "tuning",
     "report",
     "capture",
     "run",

@@ -4,6 +4,7 @@
     watch                       the report on a loop of your own
     critical, escape            the kind of point where a training stands, and the state past a saddle
     critical_points             those around it, of every kind
+    tune                        the best optimizer, learning rate and batch size, by racing copies
     Report, Finding, Figure, Verdict   what a report is made of
     UnstuckError, BadArgument, NotReplayable, NotMeasurable   what can be raised
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from unstuck.problem import Problem
     from unstuck.records import Figure, Finding, Report, Verdict
     from unstuck.run import watch
+    from unstuck.tuning import tune
 
 __all__ = [
     "BadArgument",
@@ -37,6 +39,7 @@ __all__ = [
     "critical_points",
     "escape",
     "examine",
+    "tune",
     "watch",
 ]
 
@@ -44,7 +47,7 @@ _HOME = {
     "Problem": "problem", "examine": "diagnose", "watch": "run", "Report": "records", "Finding": "records",
     "Figure": "records", "Verdict": "records", "UnstuckError": "errors", "BadArgument": "errors",
     "NotReplayable": "errors", "NotMeasurable": "errors", "critical": "landscape", "escape": "curvature.escape",
-    "critical_points": "census",
+    "critical_points": "census", "tune": "tuning",
 }  # fmt: skip
 
 

@@ -16,9 +16,9 @@ app = App(name="unstuck", help="Says why a neural network does not train, proves
 
 VALUED = frozenset(
     {"--steps", "--budget", "--out", "--json", "--fail-on", "--share", "--tolerance", "--failure", "--find",
-     "--method"}
+     "--method", "--optimizers", "--lr", "--batch-size", "--seeds"}
 )  # fmt: skip
-"""Options of `run` and `critical` that take a value: needed to find where the script's own arguments begin."""
+"""Options of `run`, `critical` and `race` that take a value: needed to find where the script's own arguments begin."""
 
 FAILED = 3
 
@@ -26,9 +26,9 @@ FAILED = 3
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `unstuck` command."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    if tokens[:1] in (["run"], ["critical"]):
+    if tokens[:1] in (["run"], ["critical"], ["race"]):
         ours, script = divide(tokens[1:])
-        if tokens[0] == "critical" and ours and ":" in ours[-1]:  # a problem has no arguments of its own
+        if tokens[0] != "run" and ours and ":" in ours[-1]:  # a problem has no arguments of its own
             ours, script = [*ours, *script], []
         _script_arguments[:] = script
         tokens = [tokens[0], *ours]
@@ -95,7 +95,7 @@ def run(
     from unstuck.run import run_and_examine
 
     report, code = run_and_examine(target, _script_arguments, module, steps, seconds, cure, share, _progress())
-    _deliver(report, Path(target).stem if not module else target, out, json)
+    _deliver(report, target, out, json)
     sys.exit(FAILED if _fails(report, fail_on) else code)
 
 
@@ -136,7 +136,7 @@ def examine(
             report = examine_problem(load_target(target), seconds, cure, tick)
     except UnstuckError as error:
         _refuse(str(error))
-    _deliver(report, Path(target.split(":")[0]).stem, out, json)
+    _deliver(report, target, out, json)
     sys.exit(FAILED if _fails(report, fail_on) else 0)
 
 
@@ -199,7 +199,63 @@ def critical(
                 report = critical_points(problem, find, seconds, method, 0, target, skipped, tick)
     except UnstuckError as error:
         _refuse(str(error))
-    _deliver(report, Path(target.split(":")[0]).stem, out, json)
+    _deliver(report, target, out, json)
+
+
+@app.command
+def race(
+    target: str,
+    *,
+    optimizers: str = "sgd,momentum,adagrad,rmsprop,adam",
+    lr: str = "1e-4:1:13",
+    batch_size: str = "",
+    steps: int = 500,
+    seeds: int = 3,
+    full: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Which optimizer, learning rate and batch size? Races them all on copies, and says which is best, and by how much.
+
+    `unstuck race model.py:problem`, or `unstuck race [OPTIONS] train.py [ARGUMENTS OF THE SCRIPT]`: the script runs,
+    watched, and its training is begun anew with each setting.
+
+    Parameters
+    ----------
+    target
+        FILE:NAME of an unstuck.Problem, or a training script. What follows a script belongs to it.
+    optimizers
+        Some of sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw.
+    lr
+        Learning rates: 0.1,0.01 or a range such as 1e-4:1:13 (from, to, how many).
+    batch_size
+        Batch sizes such as 16,64,256; left out: the present one.
+    steps
+        Updates that each setting makes.
+    seeds
+        Starts and orders of the data that the best settings are compared on.
+    full
+        Train every setting to the end with every seed; else the better ones go on.
+    out
+        Folder for report.json, report.html and the race's record. A race that was killed goes on there.
+    json
+        Write the report's JSON here too.
+    """
+    from unstuck.errors import UnstuckError
+    from unstuck.run import problem_of
+    from unstuck.sandbox import sandbox
+    from unstuck.tuning import tune
+
+    folder = out or _folder(target)
+    sizes = _whole_numbers("--batch-size", batch_size)
+    try:
+        problem, skipped = problem_of(target, _script_arguments, command="race")
+        with _progress() as tick, sandbox():
+            names = tuple(name.strip() for name in optimizers.split(","))
+            report = tune(problem, names, lr, sizes, steps, seeds, full, folder, target, skipped, tick)
+    except UnstuckError as error:
+        _refuse(str(error))
+    _deliver(report, target, folder, json)
 
 
 @app.command
@@ -247,15 +303,30 @@ def duration(text: str) -> float:
     return seconds
 
 
-def _deliver(report: Report, name: str, out: Path | None, json: Path | None) -> None:
+def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        _refuse(f"{option}: expected whole numbers such as 16,64,256, got {text!r}")
+        return ()
+
+
+def _folder(target: str) -> Path:
+    """A folder of its own for this run."""
     from datetime import datetime
 
+    file = target.split(":")[0]
+    name = Path(file).stem if file.endswith(".py") else file
+    return Path(".unstuck") / "runs" / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+
+
+def _deliver(report: Report, target: str, out: Path | None, json: Path | None) -> None:
     from rich.console import Console
 
     from unstuck.report.html import write
     from unstuck.report.terminal import render
 
-    folder = out or Path(".unstuck") / "runs" / f"{datetime.now():%Y%m%d-%H%M%S}-{name}"
+    folder = out or _folder(target)
     sys.stdout.flush()
     render(report, Console())
     try:

@@ -96,7 +96,8 @@ class Curve(msgspec.Struct, frozen=True):
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """A figure of the report: curves, `bars` or `dots` over x, with horizontal reference levels."""
+    """A figure of the report: curves, `bars` or `dots` over x, with horizontal reference levels; or, with
+    `heat`, one row of coloured cells for each curve, named after it."""
 
     title: str
     x: str
@@ -108,6 +109,7 @@ class Chart(msgspec.Struct, frozen=True):
     note: str = ""
     log_x: bool = False
     dots: bool = False
+    heat: bool = False
 
 
 class PointLine(msgspec.Struct, frozen=True):
@@ -172,6 +174,25 @@ class FoundLine(msgspec.Struct, frozen=True):
     gradients: int
 
 
+class RaceLine(msgspec.Struct, frozen=True):
+    """One setting in a race over settings (`unstuck race`), best first in `Report.race`.
+
+    `score` on held-out data after `steps` steps: mean over `seeds`, with its standard error. "stopped": the better ones
+    went on without it; "diverged": its loss stopped being finite. `code`: the line to write.
+    """
+
+    optimizer: str
+    lr: float
+    batch_size: int
+    outcome: Literal["finished", "stopped", "diverged"]
+    score: float | None
+    error: float | None
+    train_loss: float | None
+    seeds: int
+    steps: int
+    code: str
+
+
 class Report(msgspec.Struct, frozen=True):
     """The whole diagnosis. `findings` stand in rank order; `healthy` is true exactly when none is a problem.
 
@@ -190,6 +211,9 @@ class Report(msgspec.Struct, frozen=True):
     unexplained: bool = False
     point: PointLine | None = None
     found: tuple[FoundLine, ...] = ()
+    race: tuple[RaceLine, ...] = ()
+    best: RemedyLine | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""

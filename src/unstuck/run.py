@@ -121,22 +121,22 @@ def load_target(target: str, command: str = "examine") -> Problem:
 
 
 def problem_of(
-    target: str, arguments: Sequence[str] = (), steps: int | None = None
+    target: str, arguments: Sequence[str] = (), steps: int | None = None, command: str = "critical"
 ) -> tuple[Problem, tuple[Skipped, ...]]:
     """The Problem that `FILE:NAME` names, or that is seen while a script runs; and what of the script was left out.
 
     Raises TargetNotFound and BadArgument like `load_target`, NotReplayable where the script's loss cannot be replayed.
     """
     if ":" in target:
-        return load_target(target, "critical"), ()
+        return load_target(target, command), ()
     if not Path(target).is_file():
-        raise TargetNotFound(f"critical: there is no file {target!r}; give a script, or FILE:NAME of a Problem")
+        raise TargetNotFound(f"{command}: there is no file {target!r}; give a script, or FILE:NAME of a Problem")
     with _own_objects_set_aside(), Watch(steps=steps) as watched:
         ended = run_script(target, arguments)
     captured = assemble(watched)
     if captured.problem is None:
         reasons = "; ".join(f"{part.probe}: {part.why}" for part in captured.skipped)
-        raise NotReplayable(f"critical: no training of {target} could be replayed ({reasons or 'none was seen'})")
+        raise NotReplayable(f"{command}: no training of {target} could be replayed ({reasons or 'none was seen'})")
     how = f"{ended.how}; what was seen until then is examined"
     return captured.problem, (*captured.skipped, *([Skipped("the script", how)] if ended.how else []))
 

@@ -16,6 +16,7 @@ from unstuck.report.axes import Label, Scale, beside, ending, room, safe, scale
 PALETTE = ("#3b82c4", "#c9731c", "#2f9e6e", "#b0619f", "#c8553d", "#8a7a2f")
 DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
 GREY = "#868c96"
+SCALE = [[0, "#c8553d"], [0.5, "#d9b45b"], [1, "#2f9e6e"]]
 HEIGHT, BAR, ABOVE, BELOW, BESIDE = 240, 28, 14, 48, 150
 LETTERS = 20
 
@@ -24,6 +25,8 @@ def figure(chart: Chart) -> dict[str, Any]:
     """The figure's data and layout: finite numbers only, and no markup from the report's own strings."""
     if not any(words.finite(value) is not None for curve in chart.curves for value in curve.y):
         return _nothing()
+    if chart.heat:
+        return _cells(chart)
     lying = chart.bars and all(len(curve.y) == 1 for curve in chart.curves)
     return _lying_bars(chart) if lying else _over_x(chart)
 
@@ -111,6 +114,24 @@ def _lying_bars(chart: Chart) -> dict[str, Any]:
     ends = [_bar_end(curve, row, axis) for row, curve in enumerate(chart.curves)]
     layout["annotations"] = ends + [_above(level, row, axis) for row, level in enumerate(known)]
     return {"data": [{**bars, "hoverinfo": "skip"}], "layout": layout}
+
+
+def _cells(chart: Chart) -> dict[str, Any]:
+    """A cell for each x of each curve, the curves from below; numbers stand in the cells."""
+    z = [[words.finite(value) for value in curve.y] for curve in chart.curves]
+    names = [safe(curve.name) for curve in chart.curves]
+    places = ["" if x is None else words.number(float(f"{x:.2g}")) for x in chart.curves[0].x]
+    said = [["" if value is None else f"{value:.2f}" for value in row] for row in z]
+    cells = {
+        "type": "heatmap", "x": places, "y": names, "z": z, "text": said, "texttemplate": "%{text}",
+        "colorscale": SCALE, "showscale": False, "hoverinfo": "x+y+z", "xgap": 2, "ygap": 2,
+    }  # fmt: skip
+    layout = _layout(max(90, 34 * len(names)), right=24)
+    layout["hovermode"] = "closest"
+    layout["xaxis"] = {"title": {"text": safe(chart.x)}, "type": "category", "showgrid": False, "fixedrange": True}
+    layout["xaxis"] |= {"tickangle": 0, "tickfont": {"size": 11}}
+    layout["yaxis"] = {"title": {"text": safe(chart.y)}, "type": "category", "showgrid": False, "fixedrange": True}
+    return {"data": [cells], "layout": layout}
 
 
 def _bar_end(curve: Curve, row: int, axis: Scale) -> dict[str, Any]:

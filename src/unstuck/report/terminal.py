@@ -57,7 +57,7 @@ def _opening(report: Report, console: Console) -> None:
     mark, colour = ("✓", "green") if report.healthy else MARKS["problem"]
     if report.unexplained:
         mark, colour = OUTCOMES["undecided"]
-    if (report.point is not None or report.found) and not report.unexplained:
+    if (report.point is not None or report.found or report.race) and not report.unexplained:
         mark, colour = MARKS["note"]
     console.print()
     _put(console, _marked(mark, colour, Text(words.headline(report), style="bold")))
@@ -67,24 +67,27 @@ def _opening(report: Report, console: Console) -> None:
         console.print()
         _put(console, _figures(report.figures), indent=3)
     if report.found:
-        _found(report, console)
+        rows = words.found(report)
+        _rows(words.FOUND, rows[:: -(-len(rows) // ROWS)], len(rows), console)
+    if report.race:
+        _rows(words.RACE, words.race(report)[:ROWS], len(report.race), console)
+    if report.best is not None:
+        console.print()
+        _remedy(report.best, console)
 
 
-def _found(report: Report, console: Console) -> None:
-    """Evenly spaced rows of what was found; all of them are in the JSON and on the page."""
-    rows = words.found(report)
-    every = -(-len(rows) // ROWS)
+def _rows(head: tuple[str, ...], rows: list[tuple[str, ...]], of: int, console: Console) -> None:
+    """Some rows of a table; all of them are in the JSON and on the page."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for head in words.FOUND:
-        table.add_column(head)
-    table.add_row(*(Text(head, style="dim") for head in words.FOUND))
-    shown = rows[::every]
-    for row in shown:
+    for _ in head:
+        table.add_column(no_wrap=True)
+    table.add_row(*(Text(name, style="dim") for name in head))
+    for row in rows:
         table.add_row(*map(Text, row))
     console.print()
     _put(console, table, indent=3)
-    if len(shown) < len(rows):
-        _put(console, Text(f"{len(shown)} of {len(rows)}; all are in the report", style="dim"), indent=3)
+    if len(rows) < of:
+        _put(console, Text(f"{len(rows)} of {of}; all are in the report", style="dim"), indent=3)
 
 
 def _finding(rank: int, finding: Finding, console: Console) -> None:
@@ -114,6 +117,7 @@ def _remark(finding: Finding, console: Console) -> None:
 
 def _closing(report: Report, console: Console) -> None:
     notes = [f"Left out: {parts} ({shorten(why, LONGEST_REASON)})" for parts, why in words.left_out(report)]
+    notes += [words.clean(note) for note in report.notes]
     notes += [words.price(report.cost)] if words.price(report.cost) else []
     if notes:
         console.print()

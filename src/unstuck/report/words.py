@@ -145,6 +145,19 @@ def _index(point: FoundLine) -> str:
     return f"{point.index} ({number(round(low, 1))} %)"
 
 
+RACE = ("optimizer", "lr", "batch", "score", "loss", "seeds", "steps", "")
+"""Head of the table of `race`."""
+
+
+def race(report: Report) -> list[tuple[str, ...]]:
+    """The settings of a race, a row each, best first: what stands under `RACE`."""
+    return [
+        (line.optimizer, number(line.lr), str(line.batch_size), spread(line.score, line.error), number(line.train_loss),
+         str(line.seeds), str(line.steps), "" if line.outcome == "finished" else line.outcome)
+        for line in report.race
+    ]  # fmt: skip
+
+
 def left_out(report: Report) -> list[tuple[str, str]]:
     """What was skipped and why; parts skipped for the same reason share a line."""
     reasons: dict[str, list[str]] = {}
