@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+RACERS := .venv-racers
 ARGS ?=
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -12,7 +13,7 @@ ifeq ($(and $(HOME),$(wildcard $(HOME)/.)),)
 export HOME := $(CURDIR)/$(VENV)/home
 endif
 
-.PHONY: help demo test lint bench-diagnosis bench-overhead bench-curvature system-packages clean
+.PHONY: help demo test lint bench-diagnosis bench-overhead bench-curvature bench-race system-packages clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
@@ -35,11 +36,14 @@ bench-overhead: $(VENV)/.demo  ## what watching costs; ARGS="--only mlp"
 bench-curvature: $(PEERS)/.done system-packages  ## eigenvalues against other libraries; ARGS="--only mlp"
 	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/curvature.py $(ARGS)
 
+bench-race: $(RACERS)/.done system-packages  ## 64 settings against plain loops, Ray Tune, Optuna; ARGS="--only cnn"
+	OMP_NUM_THREADS=1 $(RACERS)/bin/python benchmarks/race.py $(ARGS)
+
 system-packages:
 	@sh scripts/system-packages.sh
 
 clean:  ## remove the environment, caches and recorded runs
-	rm -rf $(VENV) $(PEERS) .unstuck build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(RACERS) .unstuck build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamps: each stands for a step that went through to its end.
@@ -64,4 +68,10 @@ $(PEERS)/.done: $(VENV)/.made pyproject.toml constraints.txt benchmarks/requirem
 	@echo "Installing unstuck, torch and the libraries to compare with into $(PEERS): some minutes the first time."
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install -q -e . -r benchmarks/requirements-curvature.txt
+	@touch $@
+
+$(RACERS)/.done: $(VENV)/.made pyproject.toml constraints.txt benchmarks/requirements-race.txt
+	@echo "Installing unstuck, torch and the libraries to race against into $(RACERS): some minutes the first time."
+	$(PYTHON) -m venv $(RACERS)
+	$(RACERS)/bin/python -m pip install -q -e . -r benchmarks/requirements-race.txt
 	@touch $@

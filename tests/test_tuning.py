@@ -68,7 +68,7 @@ def test_the_report_ranks_every_setting_and_gives_the_best_as_code(report: Repor
     assert report.best.code == f"{best.code}\nbatch_size = {best.batch_size}" and "torch.optim." in report.best.code
     assert report.headline.startswith(f"Best of 20 settings: {best.optimizer}, lr {best.lr:.3g}, batches of ")
     assert report.race[0].score > 0.8 and not report.unexplained
-    assert len(report.notes) == 2 and all("µs a lane and step" in note for note in report.notes)
+    assert len(report.notes) == 2 and all("a lane and step takes" in note for note in report.notes)
 
 
 def test_its_charts_are_curves_and_a_map_for_each_optimizer(report: Report) -> None:

@@ -5,6 +5,7 @@
     ├── NotReplayable      a recorded loss cannot be computed again on a copy; the report says why
     ├── NotMeasurable      a quantity that cannot be measured on this problem; the message names what stands in the way
     ├── NotApplicable      a probe has nothing to measure here (no validation data, nothing random); not worth a word
+    ├── LaneLost           a process that trained lanes of a race ended before its time, or failed
     └── TargetNotFound     `unstuck examine FILE:NAME` names nothing that exists
 
 `StopTraining` is no error: it ends a watched script early (a loss that is not finite, `--steps N`).
@@ -31,6 +32,10 @@ class NotMeasurable(UnstuckError):
 
 class NotApplicable(UnstuckError):
     """A probe that has nothing to measure on this problem: no fault, and not worth a word in the report."""
+
+
+class LaneLost(UnstuckError):
+    """A process that trained lanes of a race ended before its time, or what it was told to do failed there."""
 
 
 class TargetNotFound(UnstuckError):

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.race.test_stack import alone, problem, same, with_each
+from tests.race.test_stack import alone, problem, with_each
 from torch import nn
 
+from unstuck.errors import LaneLost
 from unstuck.problem import Problem
-from unstuck.race.executor import Loops, Stacks, draws, fastest
+from unstuck.race.executor import Loops, Stacked, fastest, processes
+from unstuck.race.forked import Forked
 
 
 class Recurrent(nn.Module):
@@ -31,56 +33,87 @@ class Branching(nn.Module):
         return self.layer(x) * (1.0 if float(x.sum()) < 1e9 and float(self.layer.weight.sum()) < 1e9 else 0.0)
 
 
-def still(case: Problem) -> Problem:
-    """Without dropout."""
-    return replace(case, loop=replace(case.loop, training=dict.fromkeys(case.loop.training, False)))
+def dealt(lanes, seed: int = 0, make=Stacked) -> Forked:
+    """To two processes."""
+    half = len(lanes) // 2
+    scored = lanes[0].held_out
+    return Forked([lambda: make(lanes[:half], scored, seed), lambda: make(lanes[half:], scored, seed)],
+                  [half, len(lanes) - half])  # fmt: skip
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("together", [True, False])
-def test_threads_change_nothing(threads: int, together: bool) -> None:
-    lanes, before = with_each(still(problem())), torch.get_rng_state()
-    heat = Stacks(lanes, 1, True, together, threads)
+@pytest.mark.parametrize("make", [Stacked, Loops])
+def test_processes_change_nothing(make) -> None:
+    lanes, before = with_each(problem("cnn")), torch.get_rng_state()
+    heat = dealt(lanes, 1, make)
     heat.advance(10)
     heat.advance(20)
-    for lane, run, curve in zip(lanes, heat.runs, heat.curves, strict=True):
+    for lane, score, curve in zip(lanes, heat.scores(), heat.curves, strict=True):
         single = alone(lane, 1, 30)
-        assert same(run, single) and curve == pytest.approx(single.losses, rel=1e-6)
-    assert torch.equal(before, torch.get_rng_state()) and torch.get_num_threads() == 1
+        assert curve == pytest.approx(single.losses, rel=1e-6)
+        assert score.loss == pytest.approx(single.score(lane.held_out).loss, rel=1e-6)
+    assert heat.diverged == [False] * 6 and torch.equal(before, torch.get_rng_state())
+    heat.close()
+    assert not any(worker.is_alive() for worker in heat.workers)
 
 
-@pytest.mark.parametrize("make", [Loops, lambda *a: Stacks(*a, True, 2), lambda *a: Stacks(*a, False, 1)])
+def test_a_process_without_lanes_rests_and_the_others_go_on() -> None:
+    lanes = with_each(problem())
+    heat = dealt(lanes)
+    heat.advance(5)
+    heat.keep([4, 5])
+    heat.advance(5)
+    assert [len(curve) for curve in heat.curves] == [10, 10] and len(heat.scores()) == 2
+
+
+def test_a_process_that_is_lost_or_fails_is_said() -> None:
+    lanes = with_each(problem())
+    heat = dealt(lanes)
+    with pytest.raises(LaneLost, match="a lane failed in its process: AttributeError"):
+        heat._gathered("nothing")
+    heat.workers[1].kill()
+    heat.workers[1].join()
+    with pytest.raises(LaneLost, match="a process that trained lanes was lost"):
+        heat.advance(1)
+
+
+@pytest.mark.parametrize("make", [Loops, Stacked, lambda *a: Stacked(*a, together=False), lambda p, _: dealt(p)])
 def test_lanes_that_are_kept_have_their_whole_curve(make) -> None:
-    lanes = with_each(still(problem()))
-    heat = make(lanes, 0, True)
+    lanes = with_each(problem())
+    heat = make(lanes, lanes[0].held_out)
     heat.advance(5)
     heat.keep([0, 4, 5])
     heat.advance(5)
     heat.keep([1, 2])
     heat.advance(5)
-    for lane, run, curve in zip((4, 5), heat.runs, heat.curves, strict=True):
+    for lane, score, curve in zip((4, 5), heat.scores(), heat.curves, strict=True):
         single = alone(lanes[lane], 0, 15)
-        assert same(run, single) and curve == pytest.approx(single.losses, rel=1e-6)
+        assert curve == pytest.approx(single.losses, rel=1e-6)
+        assert score.loss == pytest.approx(single.score(lanes[0].held_out).loss, rel=1e-6)
 
 
 def test_the_fastest_is_chosen_and_the_reason_says_what_was_timed() -> None:
     lanes = [lane for lane in with_each(problem()) for _ in range(8)]
-    heat, name, why = fastest(lanes)
-    assert name == "stacked" and isinstance(heat, Stacks)
-    assert why.startswith("stacked ") and "one by one" in why and "loops" in why and "µs a lane and step" in why
-    assert all(run.steps == 0 for run in heat.runs) and all(not curve for curve in heat.curves)
+    heat, name, why = fastest(lanes, lanes[0].held_out, cores=1)
+    assert name == "stacked" and isinstance(heat, Stacked)
+    assert why.startswith("a lane and step takes stacked ") and "one by one" in why and "loops" in why
+    assert heat.stack.steps == 0 and all(not curve for curve in heat.curves)
+    heat, name, why = fastest(lanes, lanes[0].held_out, cores=2)
+    assert "stacked, 2 processes" in why and name in {"stacked", "stacked, 2 processes"}
+    heat.advance(3)
+    assert [len(curve) for curve in heat.curves] == [3] * 48
 
 
-@pytest.mark.parametrize("model", [Branching])
-def test_a_model_that_vmap_refuses_goes_in_loops(model) -> None:
+def test_a_model_that_vmap_refuses_goes_in_loops() -> None:
     torch.manual_seed(0)
-    net = model()
+    net = Branching()
     batch = (torch.randn(8, 6), torch.randint(0, 3, (8,)))
     case = Problem(net, nn.CrossEntropyLoss(), [batch] * 4, torch.optim.SGD(net.parameters(), lr=0.1))
-    heat, name, why = fastest([case, replace(case, optimizer=case.optimizer.scaled(2.0))])
-    assert name == "loops" and isinstance(heat, Loops) and "vmap refuses: RuntimeError" in why
-    heat.advance(3)
-    assert [len(curve) for curve in heat.curves] == [3, 3]
+    lanes = [case.__class__(**{**vars(case), "optimizer": case.optimizer.scaled(k)}) for k in (1, 2, 3, 4)]
+    for cores in (1, 2):
+        heat, name, why = fastest(lanes, [batch], cores=cores)
+        assert name.startswith("loops") and "vmap refuses: RuntimeError" in why
+        heat.advance(3)
+        assert [len(curve) for curve in heat.curves] == [3] * 4
 
 
 def test_an_lstm_is_trained_right_whoever_does() -> None:
@@ -90,17 +123,21 @@ def test_an_lstm_is_trained_right_whoever_does() -> None:
     case = Problem(net, nn.CrossEntropyLoss(), list(zip(x.split(8), y.split(8), strict=True)),
                    torch.optim.SGD(net.parameters(), lr=0.1))  # fmt: skip
     lanes = [case, replace(case, optimizer=case.optimizer.scaled(3.0))]
-    heat, _, why = fastest(lanes)
+    heat, _, why = fastest(lanes, case.held_out)
     heat.advance(20)
-    assert why and all(same(run, alone(lane, 0, 20)) for run, lane in zip(heat.runs, lanes, strict=True))
+    assert why
+    for curve, lane in zip(heat.curves, lanes, strict=True):
+        assert curve == pytest.approx(alone(lane, 0, 20).losses, rel=1e-6)
 
 
 def test_what_cannot_be_stacked_says_why() -> None:
     case = problem()
-    assert fastest([case])[1:] == ("loops", "one lane alone")
+    assert fastest([case], case.held_out)[1:] == ("loops", "one lane alone")
     piling = replace(case, loop=replace(case.loop, accumulate=2))
-    assert fastest([piling, piling])[1:] == ("loops", "gradients are accumulated")
+    assert fastest([piling, piling], case.held_out, cores=1)[1:] == ("loops", "gradients are accumulated")
 
 
-def test_dropout_draws() -> None:
-    assert draws(problem()) and not draws(still(problem())) and draws(problem("cnn"))
+def test_no_more_processes_than_lanes_or_cores() -> None:
+    lanes = with_each(problem())
+    assert processes(lanes, 1) == 1 and processes(lanes, 2) == 2 and processes(lanes, 64) == 3
+    assert processes(lanes[:1], 8) == 1

@@ -179,9 +179,9 @@ def test_what_cannot_be_a_lane_says_why() -> None:
 
 def test_rules_are_there_for_torchs_own_optimizers() -> None:
     case = problem()
-    assert has_rules([Training(lane) for lane in with_each(case)])
+    assert has_rules(with_each(case))
     unknown = replace(case, optimizer=case.optimizer.using(torch.optim.Adadelta, lr=1.0))
-    assert not has_rules([Training(unknown)])
+    assert not has_rules([unknown])
     stack = Stack([unknown, *with_each(case)], together=False)
     stack.advance(STEPS)
     assert same(stack.runs[0], alone(unknown))

@@ -18,7 +18,7 @@ import torch
 from unstuck.criterion import find
 from unstuck.errors import BadArgument
 from unstuck.problem import Batch, Problem, batch_size
-from unstuck.race.executor import Loops, Stacks, fastest, single_threaded
+from unstuck.race.executor import Heat, fastest, single_threaded
 from unstuck.race.grid import Setting, lanes
 from unstuck.race.track import level
 from unstuck.rows import Rows
@@ -60,7 +60,7 @@ class _Heat:
     """A group of lanes with the places of its settings, what was noted of each so far, and which diverged."""
 
     places: list[int]
-    heat: Loops | Stacks
+    heat: Heat
     notes: dict[int, tuple[list[int], list[float], list[float]]]
     gone: set[int] = field(default_factory=set)
 
@@ -76,26 +76,25 @@ def stage(
     problem: Problem, settings: Sequence[Setting], steps: int, seed: int, halve: bool, tick: Tick
 ) -> tuple[list[Result], dict[str, str]]:
     """All settings with one seed; and who trained them, with the reason, by batch size."""
-    threads = torch.get_num_threads()
     with single_threaded():
-        return _stage(problem, settings, steps, seed, halve, tick, threads)
+        return _stage(problem, settings, steps, seed, halve, tick)
 
 
 def _stage(
-    problem: Problem, settings: Sequence[Setting], steps: int, seed: int, halve: bool, tick: Tick, threads: int
+    problem: Problem, settings: Sequence[Setting], steps: int, seed: int, halve: bool, tick: Tick
 ) -> tuple[list[Result], dict[str, str]]:
     mix = bool(seed) and exchangeable(problem)
     batches = _scored(problem)
     begin = Training(problem).score(batches, len(batches)).loss
     heats, executors = [], {}
     for places, problems in lanes(problem, settings):
-        trained, name, why = fastest(problems, seed, mix, threads)
+        trained, name, why = fastest(problems, batches, seed, mix)
         executors[f"batches of {settings[places[0]].batch_size}"] = f"{name} ({why})"
         heats.append(_Heat(places, trained, {place: ([], [], []) for place in places}))
     for check in range(1, CHECKS + 1):
         now = steps * check // CHECKS
         for heat in heats:
-            _advance(heat, now, batches, begin)
+            _advance(heat, now, begin)
             tick(f"seed {seed + 1}: {sum(len(h.places) for h in heats)} settings, step {now}", check / CHECKS)
         if halve and check in RUNGS:
             _keep_the_better(heats)
@@ -107,18 +106,19 @@ def _stage(
     return results, executors
 
 
-def _advance(heat: _Heat, now: int, batches: Sequence[Batch], begin: float) -> None:
+def _advance(heat: _Heat, now: int, begin: float) -> None:
     made = heat.notes[heat.places[0]][0][-1] if heat.places and heat.notes[heat.places[0]][0] else 0
     if not heat.places or now == made:
         return
     heat.heat.advance(now - made)
-    for place, run, curve in zip(heat.places, heat.heat.runs, heat.heat.curves, strict=True):
-        heat.gone |= {place} if run.diverged else set()
+    lanes_ = zip(heat.places, heat.heat.diverged, heat.heat.scores(), heat.heat.curves, strict=True)
+    for place, diverged, score, curve in lanes_:
+        heat.gone |= {place} if diverged else set()
         steps, train, held_out = heat.notes[place]
         fresh = curve[made:now]
         steps.append(now)
-        train.append(math.fsum(fresh) / len(fresh) if fresh and not run.diverged else math.nan)
-        held_out.append(level(run.score(batches, len(batches)), run.diverged, begin))
+        train.append(math.fsum(fresh) / len(fresh) if fresh and not diverged else math.nan)
+        held_out.append(level(score, diverged, begin))
 
 
 def _keep_the_better(heats: Sequence[_Heat]) -> None:

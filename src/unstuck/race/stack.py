@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from unstuck.optim.rule import along
 from unstuck.problem import Batch, Problem
 from unstuck.race.updates import OneByOne, Together, Updates
 from unstuck.sandbox import sandbox
@@ -114,17 +115,17 @@ class Stack:
         self._share()
 
     def _step(self) -> None:
-        gradient, losses = self._gradients(self._batches())
+        gradients, losses = self._gradients(self._batches())
         self.losses.append(losses)
         self.diverged = self.diverged | ~torch.isfinite(losses)
         self.steps += 1
         for run in self.runs:
             run.steps = self.steps
-        self._clip(gradient)
-        self.flat = self.updates.step(self.flat, gradient, self.diverged, self.steps)
+        self._clip(gradients)
+        self.flat = self.updates.step(self.flat, gradients, self.diverged, self.steps)
 
-    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(gradient [lanes, n], losses [lanes]) of one batch; buffers move on."""
+    def _gradients(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """(gradient [lanes, …] of each parameter, losses [lanes]) of one batch; buffers move on."""
 
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             moving = {name: value.clone() for name, value in buffers.items()}
@@ -134,23 +135,26 @@ class Stack:
         parts = dict(zip(self.names, self._split(self.flat), strict=True))
         each = vmap(grad_and_value(loss, has_aux=True), randomness="same")
         gradients, (losses, self.buffers) = each(parts, self.buffers)
-        lanes = len(self.runs)
-        return torch.cat([gradients[name].reshape(lanes, -1) for name in self.names], 1), losses.detach()
+        return [gradients[name] for name in self.names], losses.detach()
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Rows [lanes, n] → one tensor [lanes, …] per parameter, views."""
         parts = flat.split([shape.numel() for shape in self.shapes], 1)
         return [part.view(len(flat), *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
-    def _clip(self, gradient: Tensor) -> None:
+    def _clip(self, gradients: Sequence[Tensor]) -> None:
         clip = self._clipping
         if clip is None:
             return
         if clip.kind == "value":
-            gradient.clamp_(-clip.bound, clip.bound)
-        else:
-            norms = torch.linalg.vector_norm(gradient, clip.order, dim=1, keepdim=True)
-            gradient *= (clip.bound / (norms + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            for gradient in gradients:
+                gradient.clamp_(-clip.bound, clip.bound)
+            return
+        each = [torch.linalg.vector_norm(gradient.flatten(1), clip.order, dim=1) for gradient in gradients]
+        norms = torch.linalg.vector_norm(torch.stack(each), clip.order, dim=0)
+        factor = (clip.bound / (norms + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+        for gradient in gradients:
+            gradient *= along(factor, gradient)
 
     def _share(self) -> None:
         """Let every lane's own model hold its rows."""

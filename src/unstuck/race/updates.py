@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unstuck.optim.rule import Flags, Rule, State
 from unstuck.optim.rules import counterpart
+from unstuck.problem import Problem
 from unstuck.training import Training
 
 FUSED = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.Adam, torch.optim.AdamW)
@@ -25,8 +26,8 @@ FUSED = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.Adam, torch.optim.Ada
 class Updates(Protocol):
     """One way to move the rows."""
 
-    def step(self, flat: Tensor, gradient: Tensor, diverged: Tensor, step: int) -> Tensor:
-        """Parameters [lanes, n] after the step."""
+    def step(self, flat: Tensor, gradients: Sequence[Tensor], diverged: Tensor, step: int) -> Tensor:
+        """Parameters [lanes, n] after the step along the gradient [lanes, …] of each of them."""
         ...
 
     def keep(self, lanes: Sequence[int]) -> None:
@@ -34,15 +35,20 @@ class Updates(Protocol):
         ...
 
 
-def has_rules(runs: Sequence[Training]) -> bool:
+def has_rules(problems: Sequence[Problem]) -> bool:
     """True if `Together` can move these lanes."""
-    return all(_kinds(run) is not None for run in runs)
+    recipes = [problem.optimizer for problem in problems]
+    return all(
+        recipe is not None and all(counterpart(recipe.cls, hyper) is not None for hyper, _ in recipe.groups)
+        for recipe in recipes
+    )
 
 
-def _kinds(run: Training) -> list[tuple[Rule, Flags, dict[str, float]]] | None:
-    optimizer = run.optimizer
-    found = [counterpart(type(optimizer), group) for group in optimizer.param_groups] if optimizer else [None]
-    return None if None in found else [kind for kind in found if kind is not None]
+def _kinds(run: Training) -> list[tuple[Rule, Flags, dict[str, float]]]:
+    """The rule of each group of the lane's optimizer."""
+    assert run.optimizer is not None
+    found = [counterpart(type(run.optimizer), group) for group in run.optimizer.param_groups]
+    return [kind for kind in found if kind is not None]
 
 
 @dataclass
@@ -68,7 +74,7 @@ class Together:
         self.blocks: list[_Block] = []
         for lane, run in enumerate(self.runs):
             kinds = _kinds(run)
-            assert kinds is not None and run.problem.optimizer is not None
+            assert run.problem.optimizer is not None
             held = [[n for n in names_ if n in places] for _, names_ in run.problem.optimizer.groups]
             for group, ((rule, flags, numbers), own) in enumerate(zip(kinds, [h for h in held if h], strict=False)):
                 self._add(lane, rule, flags, numbers, group, _joined([places[n] for n in own]))
@@ -84,8 +90,9 @@ class Together:
                 return
         self.blocks.append(_Block(rule, flags, [lane], columns, entry, group))
 
-    def step(self, flat: Tensor, gradient: Tensor, diverged: Tensor, step: int) -> Tensor:
+    def step(self, flat: Tensor, gradients: Sequence[Tensor], diverged: Tensor, step: int) -> Tensor:
         """Every block by its rule; lanes that have diverged stay where they are."""
+        gradient = torch.cat([part.reshape(len(flat), -1) for part in gradients], 1)
         moved = [self._moved(block, flat, gradient, step) for block in self.blocks]
         whole, rows = [slice(0, flat.shape[1])], [row for block in self.blocks for row in block.rows]
         if rows == list(range(len(flat))) and all(block.columns == whole for block in self.blocks):
@@ -124,7 +131,7 @@ class OneByOne:
     """Each lane by its own torch optimizer, fused where torch has that."""
 
     def __init__(self, runs: Sequence[Training], names: Sequence[str], shapes: Sequence[torch.Size]) -> None:
-        self.runs, self.names, self.shapes = list(runs), list(names), list(shapes)
+        self.runs, self.names = list(runs), list(names)
         self._own = [self._parameters(run) for run in self.runs]
         for run in self.runs:
             assert run.optimizer is not None
@@ -135,15 +142,14 @@ class OneByOne:
         own = dict(run.model.named_parameters())
         return [own[name] for name in self.names]
 
-    def step(self, flat: Tensor, gradient: Tensor, diverged: Tensor, step: int) -> Tensor:
+    def step(self, flat: Tensor, gradients: Sequence[Tensor], diverged: Tensor, step: int) -> Tensor:
         """In place: the lanes' models hold the rows."""
-        retired = diverged.tolist()
-        widths = [shape.numel() for shape in self.shapes]
-        for run, own, row, out in zip(self.runs, self._own, gradient, retired, strict=True):
+        rows = zip(*(gradient.unbind() for gradient in gradients), strict=True)
+        for run, own, row, out in zip(self.runs, self._own, rows, diverged.tolist(), strict=True):
             if out or run.optimizer is None:
                 continue
-            for parameter, part, shape in zip(own, row.split(widths), self.shapes, strict=True):
-                parameter.grad = part.view(shape)
+            for parameter, part in zip(own, row, strict=True):
+                parameter.grad = part
             run.schedule()
             run.optimizer.step()
         return flat

@@ -1,0 +1,133 @@
+"""Lanes dealt to forked processes: each builds its own heat and obeys over a pipe.
+
+Forked, not spawned: a child has the problem as it is, whatever its model is made of (a class of the user's script
+cannot be pickled), and torch need not be loaded again (2 s). It keeps to one thread, since a pool of threads does not
+survive a fork, and it ignores Ctrl-C, which is for the parent. Memory it has freed it keeps, where the C library lets
+it: to give back and ask anew for the same 10 MB at every step costs as much as to compute with them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import weakref
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from unstuck.criterion import Score
+from unstuck.errors import LaneLost
+
+
+class Forked:
+    """The lanes of several processes as one heat, in the order they were dealt."""
+
+    def __init__(self, makes: Sequence[Callable[[], Any]], counts: Sequence[int]) -> None:
+        context = multiprocessing.get_context("fork")
+        self.counts = list(counts)
+        self.workers: list[Any] = []
+        self._ends: list[Connection] = []
+        for make in makes:
+            ours, theirs = context.Pipe()
+            self._ends.append(ours)
+            worker = context.Process(target=_serve, args=(make, theirs, list(self._ends)), daemon=True)
+            worker.start()
+            theirs.close()
+            self.workers.append(worker)
+        self._finalizer = weakref.finalize(self, _end, self.workers, self._ends)
+
+    @property
+    def curves(self) -> list[list[float]]:
+        """The losses of each lane."""
+        return self._gathered("curves")
+
+    @property
+    def diverged(self) -> list[bool]:
+        """Lanes whose loss stopped being finite."""
+        return self._gathered("diverged")
+
+    def scores(self) -> list[Score]:
+        """Each lane's score."""
+        return self._gathered("scores")
+
+    def advance(self, steps: int) -> None:
+        """Make so many steps in every lane, in all processes at once."""
+        self._all("advance", [(steps,)] * len(self.workers))
+
+    def keep(self, lanes: Sequence[int]) -> None:
+        """Go on with these lanes alone; a process that is left without any rests."""
+        first, told, counts = 0, [], []
+        for count in self.counts:
+            told.append(([lane - first for lane in lanes if first <= lane < first + count],))
+            counts.append(len(told[-1][0]))
+            first += count
+        self._all("keep", told)
+        self.counts = counts
+
+    def close(self) -> None:
+        """End the processes. Done by itself when the heat is let go."""
+        self._finalizer()
+
+    def _gathered(self, what: str) -> list[Any]:
+        return [one for part in self._all(what, [()] * len(self.workers)) for one in part]
+
+    def _all(self, what: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Tell every process, then hear them all: they work at the same time."""
+        busy = [k for k, count in enumerate(self.counts) if count]
+        try:
+            for k in busy:
+                self._ends[k].send((what, arguments[k]))
+            heard = [self._ends[k].recv() for k in busy]
+        except (EOFError, OSError) as error:
+            why = type(error).__name__
+            raise LaneLost(f"race: a process that trained lanes was lost ({why}); out of memory?") from None
+        wrong = next((answer for good, answer in heard if not good), None)
+        if wrong is not None:
+            raise LaneLost(f"race: a lane failed in its process: {wrong}")
+        return [answer for _, answer in heard]
+
+
+def _serve(make: Callable[[], Any], pipe: Connection, others: Sequence[Connection]) -> None:
+    """A child's life: build the heat, then do as told until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _keep_memory()
+    for other in others:  # the parent's ends, inherited: with them open, no end would ever be seen
+        other.close()
+    heat: Any = None
+    while True:
+        try:
+            what, arguments = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            heat = make() if heat is None else heat
+            asked = getattr(heat, what)
+            if what == "keep" and not arguments[0]:
+                pipe.send((True, None))
+                continue
+            pipe.send((True, asked(*arguments) if callable(asked) else asked))
+        except Exception as error:  # the user's own model may raise anything
+            pipe.send((False, f"{type(error).__name__}: {error}"))
+
+
+def _keep_memory() -> None:
+    """glibc: allocations of any size from the heap, which is not trimmed (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-3, 1 << 30)
+    mallopt(-1, 1 << 30)
+
+
+def _end(workers: Sequence[Any], ends: Sequence[Connection]) -> None:
+    for end in ends:
+        end.close()
+    for worker in workers:
+        worker.join(timeout=1.0)
+        if worker.is_alive():
+            worker.terminate()
