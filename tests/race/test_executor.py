@@ -13,6 +13,7 @@ from unstuck.errors import LaneLost
 from unstuck.problem import Problem
 from unstuck.race.executor import Loops, Stacked, fastest, processes
 from unstuck.race.forked import Forked
+from unstuck.race.traced import Traced
 
 
 class Recurrent(nn.Module):
@@ -76,7 +77,11 @@ def test_a_process_that_is_lost_or_fails_is_said() -> None:
         heat.advance(1)
 
 
-@pytest.mark.parametrize("make", [Loops, Stacked, lambda *a: Stacked(*a, together=False), lambda p, _: dealt(p)])
+@pytest.mark.parametrize(
+    "make",
+    [Loops, Stacked, lambda *a: Stacked(*a, together=False), lambda *a: Stacked(*a, traced=True),
+     lambda lanes, _: dealt(lanes)],
+)  # fmt: skip
 def test_lanes_that_are_kept_have_their_whole_curve(make) -> None:
     lanes = with_each(problem())
     heat = make(lanes, lanes[0].held_out)
@@ -101,6 +106,52 @@ def test_the_fastest_is_chosen_and_the_reason_says_what_was_timed() -> None:
     assert "stacked, 2 processes" in why and name in {"stacked", "stacked, 2 processes"}
     heat.advance(3)
     assert [len(curve) for curve in heat.curves] == [3] * 48
+
+
+def test_a_long_race_tries_traced_stacks() -> None:
+    lanes = [lane for lane in with_each(problem()) for _ in range(2)]
+    heat, name, why = fastest(lanes, lanes[0].held_out, steps=10**7, cores=1)
+    assert "stacked, traced" in why and "stacked, one by one, traced" in why and name in why
+    heat.advance(12)
+    for curve, lane in zip(heat.curves, lanes, strict=True):
+        assert curve == pytest.approx(alone(lane, 0, 12).losses, rel=1e-6)
+
+
+def test_what_depends_on_more_than_tensors_is_not_replayed() -> None:
+    calls = []
+
+    def warming_up(inputs):
+        calls.append(1)
+        return [inputs[0] * min(len(calls), 4)]
+
+    traced, ones = Traced(warming_up), torch.ones(4)
+    found = [float(traced([ones])[0][0]) for _ in range(5)]
+    assert "does not hold for another" in traced.refused and found[-1] == 4.0
+
+
+def test_what_depends_on_a_batchs_content_in_python_is_not_traced() -> None:
+    traced = Traced(lambda inputs: [inputs[0] / 2 if float(inputs[0].sum()) > 10 else inputs[0]])
+    small, large = torch.ones(4), torch.full((4,), 5.0)
+    assert torch.equal(traced([small])[0], small) and "RuntimeError" in traced.refused
+    assert torch.equal(traced([large])[0], large / 2)
+
+
+def test_what_is_traced_draws_the_same_numbers() -> None:
+    traced, direct = Traced(lambda inputs: [nn.functional.dropout(inputs[0], 0.5)]), torch.ones(100)
+    for call in range(6):
+        torch.manual_seed(call)
+        found = traced([direct])[0]
+        after = torch.get_rng_state()
+        torch.manual_seed(call)
+        assert torch.equal(found, nn.functional.dropout(direct, 0.5)) and torch.equal(after, torch.get_rng_state())
+
+
+def test_what_cannot_be_traced_goes_on_as_before() -> None:
+    def to_numpy(inputs):
+        return [torch.from_numpy(inputs[0].numpy() * 2)]
+
+    traced = Traced(to_numpy)
+    assert torch.equal(traced([torch.ones(3)])[0], torch.full((3,), 2.0))
 
 
 def test_a_model_that_vmap_refuses_goes_in_loops() -> None:

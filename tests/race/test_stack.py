@@ -78,15 +78,17 @@ def alone(case: Problem, seed: int = 0, steps: int = STEPS) -> Training:
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("seed", [0, 2])
 @pytest.mark.parametrize("together", [True, False])
-def test_a_lane_is_the_training_alone(network: str, seed: int, together: bool) -> None:
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_lane_is_the_training_alone(network: str, seed: int, together: bool, traced: bool) -> None:
     lanes = with_each(problem(network))
-    stack = Stack(lanes, seed, together=together)
+    stack = Stack(lanes, seed, together=together, traced=traced)
     for steps in (1, STEPS - 11, 10):
         stack.advance(steps)
     for lane, (case, run) in enumerate(zip(lanes, stack.runs, strict=True)):
         single = alone(case, seed)
         assert same(run, single), OPTIMIZERS[lane]
         assert [float(losses[lane]) for losses in stack.losses] == pytest.approx(single.losses, rel=1e-6)  # float32
+        assert not traced or stack._each.refused == ""
         ours, theirs = run.score(case.held_out), single.score(case.held_out)
         assert (ours.value, ours.loss) == (pytest.approx(theirs.value), pytest.approx(theirs.loss))
 

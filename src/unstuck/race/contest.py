@@ -88,7 +88,7 @@ def _stage(
     begin = Training(problem).score(batches, len(batches)).loss
     heats, executors = [], {}
     for places, problems in lanes(problem, settings):
-        trained, name, why = fastest(problems, batches, seed, mix)
+        trained, name, why = fastest(problems, batches, seed, mix, steps)
         executors[f"batches of {settings[places[0]].batch_size}"] = f"{name} ({why})"
         heats.append(_Heat(places, trained, {place: ([], [], []) for place in places}))
     for check in range(1, CHECKS + 1):

@@ -27,11 +27,15 @@ from unstuck.criterion import Score
 from unstuck.problem import Batch, Problem
 from unstuck.race.forked import Forked
 from unstuck.race.stack import Stack, why_not
+from unstuck.race.traced import CHECKED
 from unstuck.race.updates import has_rules
 from unstuck.training import Training
 
 WARM, TIMED = 2, 5
 """Steps before the clock runs, and on it."""
+
+LONG = 10.0
+"""Seconds a race must take for tracing to be tried: to load what traces takes one."""
 
 FEWEST = 2
 """Lanes that are worth a stack, or a process."""
@@ -100,9 +104,9 @@ class Stacked:
 
     def __init__(
         self, problems: Sequence[Problem], scored: Sequence[Batch], seed: int = 0, mix: bool = True,
-        together: bool = True,
+        together: bool = True, traced: bool = False,
     ) -> None:  # fmt: skip
-        self.stack, self.scored = Stack(problems, seed, mix, together), scored
+        self.stack, self.scored = Stack(problems, seed, mix, together, traced), scored
         self._curves: list[list[float]] = [[] for _ in problems]
         self._read = 0
 
@@ -152,26 +156,35 @@ Make = Callable[[Sequence[Problem]], Loops | Stacked]
 
 
 def fastest(
-    problems: Sequence[Problem], scored: Sequence[Batch], seed: int = 0, mix: bool = True, cores: int | None = None
-) -> tuple[Heat, str, str]:
-    """(the heat, its executor's name, why it was chosen) for problems of one signature.
+    problems: Sequence[Problem], scored: Sequence[Batch], seed: int = 0, mix: bool = True, steps: int = 0,
+    cores: int | None = None,
+) -> tuple[Heat, str, str]:  # fmt: skip
+    """(the heat, its executor's name, why it was chosen) for problems of one signature and so many `steps` ahead.
 
     Every candidate makes seven steps on copies (plain loops with two lanes). `cores`: processes at most; left out, as
     many as this one may run on, where processes can be forked.
     """
     reason = why_not(problems[0]) or ("" if len(problems) >= FEWEST else "one lane alone")
-    makes: dict[str, Make] = {"loops": partial(Loops, scored=scored, seed=seed, mix=mix)}
-    if not reason:
-        rules = has_rules(problems)
-        for together in (True, False) if rules else (False,):
-            name = "stacked" if together else "stacked, one by one"
-            makes[name] = partial(Stacked, scored=scored, seed=seed, mix=mix, together=together)
     times: dict[str, float] = {}
-    for name, make in makes.items() if len(makes) > 1 else ():
+    makes: dict[str, Make] = {"loops": partial(Loops, scored=scored, seed=seed, mix=mix)}
+
+    def tried(name: str, make: Make) -> str:
+        """Times a candidate; why it fails, if it does."""
         try:
             times[name] = _timed(make(problems[: FEWEST if name == "loops" else None]))
+            makes[name] = make
         except Exception as error:  # whatever a model raises under vmap
-            reason = reason or f"vmap refuses: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+            return f"vmap refuses: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
+        return ""
+
+    if not reason:
+        tried("loops", makes["loops"])
+        stacked = partial(Stacked, scored=scored, seed=seed, mix=mix)
+        for together in (True, False) if has_rules(problems) else (False,):
+            reason = reason or tried(_named(together), partial(stacked, together=together))
+        if not reason and len(problems) * steps * min(times.values()) > LONG:
+            for together in (True, False) if has_rules(problems) else (False,):
+                tried(_named(together, True), partial(stacked, together=together, traced=True))
     best = min(times, key=lambda name: times[name]) if times else "loops"
     count = processes(problems, cores)
     there = f"{best}, {count} processes"
@@ -183,6 +196,11 @@ def fastest(
     if count > 1 and times[there] < times[best]:
         return _dealt(problems, makes[best], count), there, why
     return makes[best](problems), best, why
+
+
+def _named(together: bool, traced: bool = False) -> str:
+    """As a report says it: `stacked, one by one, traced`."""
+    return f"stacked{'' if together else ', one by one'}{', traced' if traced else ''}"
 
 
 def processes(problems: Sequence[Problem], cores: int | None = None) -> int:
@@ -201,8 +219,8 @@ def _dealt(problems: Sequence[Problem], make: Make, count: int) -> Forked:
 
 
 def _timed(heat: Heat) -> float:
-    """Seconds a lane and step."""
-    heat.advance(WARM)
+    """Seconds a lane and step. What is traced is checked a few times before it runs alone."""
+    heat.advance(WARM + CHECKED)
     lanes = len(heat.curves)
     began = time.perf_counter()
     heat.advance(TIMED)

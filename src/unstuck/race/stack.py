@@ -24,6 +24,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from unstuck.optim.rule import along
 from unstuck.problem import Batch, Problem
+from unstuck.race.traced import Traced
 from unstuck.race.updates import OneByOne, Together, Updates
 from unstuck.sandbox import sandbox
 from unstuck.training import Training
@@ -72,7 +73,9 @@ class _Loss(nn.Module):
 class Stack:
     """Lanes in training. `losses`: those of each step, [lanes] each; `steps` made; `diverged` [lanes]."""
 
-    def __init__(self, problems: Sequence[Problem], seed: int = 0, mix: bool = True, together: bool = True) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], seed: int = 0, mix: bool = True, together: bool = True, traced: bool = False
+    ) -> None:
         self.runs = [Training(problem, seed, mix) for problem in problems]
         self.seed, self.steps = seed, 0
         self._batches = self.runs[0].next_batch
@@ -89,6 +92,7 @@ class Stack:
         }
         self.diverged = torch.zeros(len(self.runs), dtype=torch.bool, device=self.flat.device)
         self.updates: Updates = (Together if together else OneByOne)(self.runs, self.names, self.shapes)
+        self._each = Traced(self._direct) if traced else self._direct
         self._share()
 
     def advance(self, steps: int) -> None:
@@ -126,16 +130,22 @@ class Stack:
 
     def _gradients(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """(gradient [lanes, …] of each parameter, losses [lanes]) of one batch; buffers move on."""
+        gradients, losses, self.buffers = self._each((self._split(self.flat), self.buffers, batch))
+        return gradients, losses.detach()
 
-        def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _direct(
+        self, inputs: tuple[list[Tensor], dict[str, Tensor], Batch]
+    ) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
+        parts, buffers, batch = inputs
+
+        def loss(parameters: list[Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             moving = {name: value.clone() for name, value in buffers.items()}
-            held = {f"model.{name}": value for name, value in (*parameters.items(), *moving.items())}
-            return functional_call(self._loss, held, (batch,)), moving
+            named = {**dict(zip(self.names, parameters, strict=True)), **moving}
+            return functional_call(self._loss, {f"model.{n}": v for n, v in named.items()}, (batch,)), moving
 
-        parts = dict(zip(self.names, self._split(self.flat), strict=True))
         each = vmap(grad_and_value(loss, has_aux=True), randomness="same")
-        gradients, (losses, self.buffers) = each(parts, self.buffers)
-        return [gradients[name] for name in self.names], losses.detach()
+        gradients, (losses, moved) = each(parts, buffers)
+        return gradients, losses, moved
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """Rows [lanes, n] → one tensor [lanes, …] per parameter, views."""
