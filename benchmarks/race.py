@@ -113,13 +113,13 @@ def raced(case, steps, repeats, lanes):
 
 
 def memory(case):
-    """Bytes that a lane more takes at the peak: from 64 to 128 lanes, and from 128 to 256. Each in a fresh process."""
+    """Bytes that a lane more takes at the peak: from 256 to 512 lanes, and from there to 1 024. Each in a fresh process."""
     spawned = multiprocessing.get_context("spawn")
     peaks = []
-    for count in (64, 128, 256):
+    for count in (256, 512, 1024):
         with spawned.Pool(1) as pool:
             peaks.append(pool.apply(lanes_peak, (case.name, count)))
-    return (peaks[1] - peaks[0]) / 64, (peaks[2] - peaks[1]) / 128
+    return (peaks[1] - peaks[0]) / 256, (peaks[2] - peaks[1]) / 512
 
 
 def lanes_peak(name, count):
@@ -143,7 +143,8 @@ def verdicts(case, times, found):
     winner = max(found["unstuck, halving"][0].values())
     yield winner >= best - NEAR, f"its winner {winner:.3f} of {best:.3f}"
     small, large = memory(case)
-    yield large <= LINEAR * max(small, 1e5), f"memory a lane {small / 2**20:.2f} MiB of 128, {large / 2**20:.2f} of 256"
+    said = f"memory a lane {small / 2**20:.2f} MiB of 512, {large / 2**20:.2f} of 1024"
+    yield large <= LINEAR * max(small, 1e5), said
 
 
 def main():
