@@ -113,7 +113,7 @@ def raced(case, steps, repeats, lanes):
 
 
 def memory(case):
-    """Bytes that a lane more takes at the peak: from 256 to 512 lanes, and from there to 1 024. Each in a fresh process."""
+    """Bytes that a lane more takes at the peak, from 256 to 512 lanes and on to 1 024; each in a fresh process."""
     spawned = multiprocessing.get_context("spawn")
     peaks = []
     for count in (256, 512, 1024):
