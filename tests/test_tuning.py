@@ -186,7 +186,10 @@ def test_a_script_is_run_and_its_training_begun_anew_with_each_setting(folder) -
 
 
 def test_a_race_that_is_killed_ends_with_the_same_result(folder) -> None:
-    long = ("--optimizers", "sgd,momentum,adam", "--lr", "1e-3:1:8", "--steps", "400", "--seeds", "4", "--full")
+    # In float64 and with tame rates: whichever executor is timed to be fastest gives the same.
+    exact = MODEL.replace("(512, 8)", "(512, 8).double()").replace("nn.Linear(16, 2))", "nn.Linear(16, 2)).double()")
+    (folder / "model.py").write_text(exact)
+    long = ("--optimizers", "sgd,momentum,adam", "--lr", "1e-4:0.01:8", "--steps", "400", "--seeds", "4", "--full")
     arguments = command("model.py:problem", *long, "--out", "out")
     race = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment())
     record = folder / "out" / "race.sqlite"

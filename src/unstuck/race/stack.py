@@ -179,6 +179,6 @@ class Stack:
 def _reached(loss: _Loss, batch: Batch) -> list[str]:
     """The parameters that the loss has a gradient for: an optimizer leaves the others alone, decay or not."""
     with sandbox(0):
-        copied = copy.deepcopy(loss)
-        copied(batch).backward()
-    return [name for name, parameter in copied.model.named_parameters() if parameter.grad is not None]
+        model = copy.deepcopy(loss.model)
+        _Loss(loss.problem, model)(batch).backward()
+    return [name for name, parameter in model.named_parameters() if parameter.grad is not None]
