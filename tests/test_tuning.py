@@ -210,6 +210,23 @@ def test_a_race_that_is_killed_ends_with_the_same_result(folder) -> None:
     assert [line.score for line in resumed.race] == pytest.approx([line.score for line in whole.race], abs=1e-6)
 
 
+def test_an_interrupted_race_says_how_to_go_on(folder) -> None:
+    def interruptible() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
+
+    long = ("--lr", "1e-3:1:8", "--steps", "4000", "--seeds", "9", "--full", "--out", "out")
+    race = subprocess.Popen(command("model.py:problem", *long), cwd=folder, stdout=subprocess.DEVNULL, text=True,
+                            stderr=subprocess.PIPE, env=environment(), preexec_fn=interruptible)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (folder / "out" / "race.sqlite").exists():
+        time.sleep(0.05)
+    time.sleep(1.0)
+    race.send_signal(signal.SIGINT)
+    said = race.communicate(timeout=60)[1]
+    assert race.returncode == 130 and "interrupted; the same command with --out out goes on from there" in said
+    assert "Traceback" not in said
+
+
 def seeds_in(record) -> int:
     import sqlite3
 

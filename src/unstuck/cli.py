@@ -20,7 +20,7 @@ VALUED = frozenset(
 )  # fmt: skip
 """Options of `run`, `critical` and `race` that take a value: needed to find where the script's own arguments begin."""
 
-FAILED = 3
+FAILED, INTERRUPTED = 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -255,6 +255,9 @@ def race(
             report = tune(problem, names, lr, sizes, steps, seeds, full, folder, target, skipped, tick)
     except UnstuckError as error:
         _refuse(str(error))
+    except KeyboardInterrupt:
+        print(f"unstuck: interrupted; the same command with --out {folder} goes on from there", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     _deliver(report, target, folder, json)
 
 
