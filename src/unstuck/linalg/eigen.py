@@ -8,7 +8,8 @@ Two figures decide when to stop, both for nothing:
 
 The estimate alone can settle on the second eigenvalue when the start has almost no share in the first; so the interval
 has to close as well, to `CERTIFIED` tolerances: it is far wider than the true error, and to wait until it is as narrow
-as the tolerance costs up to twice the products. Both are in the answer.
+as the tolerance costs up to twice the products. (At 5 tolerances one start of seven on a transformer settled on the
+second eigenvalue, 1 % above the first; at 10 two of four did.) Both are in the answer.
 
     ends = extremes(matvec, start, want="min", tolerance=1e-2)
     ends.values, ends.intervals, ends.errors
@@ -27,7 +28,7 @@ from unstuck.errors import BadArgument
 from unstuck.linalg.certificate import Ends, bounds, neighbourhoods
 from unstuck.linalg.lanczos import Matvec, Ritz, lanczos
 
-CERTIFIED = 5.0
+CERTIFIED = 3.0
 MARGIN = 0.5
 """Of the tolerance, what the estimate must be below."""
 
