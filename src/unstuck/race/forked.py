@@ -98,20 +98,25 @@ def _serve(make: Callable[[], Any], pipe: Connection, others: Sequence[Connectio
     for other in others:  # the parent's ends, inherited: with them open, no end would ever be seen
         other.close()
     heat: Any = None
-    while True:
-        try:
+    try:
+        while True:
             what, arguments = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            heat = make() if heat is None else heat
-            asked = getattr(heat, what)
-            if what == "keep" and not arguments[0]:
-                pipe.send((True, None))
-                continue
-            pipe.send((True, asked(*arguments) if callable(asked) else asked))
-        except Exception as error:  # the user's own model may raise anything
-            pipe.send((False, f"{type(error).__name__}: {error}"))
+            try:
+                heat = make() if heat is None else heat
+                answer = (True, _obeyed(heat, what, arguments))
+            except Exception as error:  # the user's own model may raise anything
+                answer = (False, f"{type(error).__name__}: {error}")
+            pipe.send(answer)
+    except (EOFError, OSError):  # the parent is gone
+        return
+
+
+def _obeyed(heat: Any, what: str, arguments: tuple[Any, ...]) -> Any:
+    """The answer; a heat that is to keep no lane is left as it is, and not asked again."""
+    if what == "keep" and not arguments[0]:
+        return None
+    asked = getattr(heat, what)
+    return asked(*arguments) if callable(asked) else asked
 
 
 def _keep_memory() -> None:
