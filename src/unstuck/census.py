@@ -83,7 +83,7 @@ def critical_points(
     return Report(
         headline=_headline(found, apart),
         target=target,
-        figures=_figures(found, apart, count),
+        figures=_figures(found, apart),
         skipped=(*skipped, *_not_begun(count - len(found), budget_s)),
         cost=Cost(None, time.perf_counter() - began, 0.0),
         charts=(_chart(found),),
@@ -159,7 +159,7 @@ def _course(found: tuple[float, float] | None) -> str:
     return f"; the index {falls} as the loss falls (rank correlation {rho:.2f}, {sure})"
 
 
-def _figures(found: Sequence[Found], apart: Sequence[Found], count: int) -> tuple[Figure, ...]:
+def _figures(found: Sequence[Found], apart: Sequence[Found]) -> tuple[Figure, ...]:
     ends, kinds = Counter(p.outcome for p in found), Counter(p.kind for p in apart)
     figures = [
         Figure("searches", len(found)),

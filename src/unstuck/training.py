@@ -97,12 +97,16 @@ class Training:
 
     def schedule(self) -> None:
         """Learning rates follow the recorded course, as factors of the recipe's."""
-        factors = self.problem.loop.schedule
-        if not factors or self.optimizer is None:
+        if not self.problem.loop.schedule or self.optimizer is None:
             return
-        factor = factors[min(self.steps - 1, len(factors) - 1)]
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
-            group["lr"] = base * factor
+            group["lr"] = base * self.factor
+
+    @property
+    def factor(self) -> float:
+        """What the schedule multiplies the recipe's learning rates with at the present step."""
+        factors = self.problem.loop.schedule
+        return factors[min(self.steps - 1, len(factors) - 1)] if factors else 1.0
 
 
 def unscale(model: nn.Module, scale: float) -> None:

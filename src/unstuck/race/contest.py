@@ -1,6 +1,7 @@
 """A race over many settings: all begin, the better go on (successive halving), the best run again with other seeds.
 
-    results, executors = contest(problem, settings, steps=500, seeds=3)
+    for seed, results, executors in contest(problem, settings, steps=500, seeds=3):
+        max(results, key=lambda result: result.score).setting
 
 All lanes see the same batches in the same order. After an eighth and after half of the steps a quarter of the settings
 goes on (Jamieson & Talwalkar 2016); what is left is trained to the end, once with each seed, so that settings can be
@@ -20,7 +21,7 @@ from unstuck.errors import BadArgument
 from unstuck.problem import Batch, Problem, batch_size
 from unstuck.race.executor import Heat, fastest, single_threaded
 from unstuck.race.grid import Setting, lanes
-from unstuck.race.track import level
+from unstuck.race.track import SCORED, level
 from unstuck.rows import Rows
 from unstuck.trace import trace
 from unstuck.training import Training, exchangeable
@@ -30,9 +31,6 @@ RUNGS = (1, 4)
 """Checks after which one in `ETA` goes on."""
 ETA, LAST = 4, 4
 """…but not fewer than `LAST`."""
-
-SCORED = 1024
-"""Samples of a score, at most."""
 
 Tick = Callable[[str, float], None]
 

@@ -106,7 +106,7 @@ class Together:
 
     def _moved(self, block: _Block, flat: Tensor, gradient: Tensor, step: int) -> Tensor:
         part, slope = (_cut(values, block) for values in (flat, gradient))
-        factors = [_factor(self.runs[row], step) for row in block.rows]
+        factors = [self.runs[row].factor for row in block.rows]
         numbers = block.numbers
         if any(factor != 1.0 for factor in factors):
             numbers = {**numbers, "lr": numbers["lr"] * torch.tensor(factors, dtype=torch.float64)}
@@ -186,9 +186,3 @@ def _joined(places: Sequence[slice]) -> list[slice]:
 
 def _width(columns: slice) -> int:
     return int(columns.stop - columns.start)
-
-
-def _factor(run: Training, step: int) -> float:
-    """The schedule's factor of the learning rate at this step (1 at the first)."""
-    factors = run.problem.loop.schedule
-    return factors[min(step - 1, len(factors) - 1)] if factors else 1.0
