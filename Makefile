@@ -13,7 +13,7 @@ ifeq ($(and $(HOME),$(wildcard $(HOME)/.)),)
 export HOME := $(CURDIR)/$(VENV)/home
 endif
 
-.PHONY: help demo test lint bench-diagnosis bench-overhead bench-curvature bench-race system-packages clean
+.PHONY: help demo test lint bench-diagnosis bench-overhead bench-curvature bench-race bench-noise system-packages clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
@@ -38,6 +38,9 @@ bench-curvature: $(PEERS)/.done system-packages  ## eigenvalues against other li
 
 bench-race: $(RACERS)/.done system-packages  ## 64 settings against plain loops, Ray Tune, Optuna; ARGS="--only cnn"
 	OMP_NUM_THREADS=1 $(RACERS)/bin/python benchmarks/race.py $(ARGS)
+
+bench-noise: $(VENV)/.demo  ## does the interval around the critical batch size hold it? ARGS="--seeds 100"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/noise.py $(ARGS)
 
 system-packages:
 	@sh scripts/system-packages.sh

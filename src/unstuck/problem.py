@@ -190,6 +190,29 @@ def spaced(batches: Sequence[Batch], most: int) -> tuple[Batch, ...]:
     return tuple(batches[::step])
 
 
+def distinct(batches: Iterable[Batch]) -> tuple[Batch, ...]:
+    """The batches without repetitions: a loop over the full batch was recorded with the same one at every step."""
+    kept: dict[tuple[Any, ...], list[Batch]] = {}
+    for batch in map(tuple, batches):
+        found = tensors_in(batch)
+        alike = kept.setdefault(tuple((t.shape, float(t.double().sum())) for t in found if t.numel()), [])
+        if not any(all(map(torch.equal, found, tensors_in(other))) for other in alike):
+            alike.append(batch)
+    return tuple(batch for some in kept.values() for batch in some)
+
+
+def training_rows(problem: Problem) -> Rows | None:
+    """The samples the problem trains on, each once; None where its batches cannot be cut into rows."""
+    return Rows.of(distinct(problem.data), samples_a_batch(problem))
+
+
+def samples_a_batch(problem: Problem) -> int:
+    """Samples in a batch of the problem's data (a batch of texts may hold a row for each token)."""
+    first = problem.data[0]
+    known = problem.rows.count(first) if problem.rows is not None else problem.loop.batch_size
+    return known or batch_size(first)
+
+
 def batch_size(batch: Batch) -> int:
     """Number of samples of a batch: the commonest first dimension of its tensors."""
     sizes = [t.shape[0] for t in tensors_in(batch) if t.dim() > 0]

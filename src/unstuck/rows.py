@@ -57,6 +57,10 @@ class Rows:
     def __len__(self) -> int:
         return next(len(column) for column, fold in zip(self.columns, self.folds, strict=True) if fold > 0)
 
+    def count(self, batch: Sequence[Any]) -> int:
+        """How many samples a batch of this form holds."""
+        return next(int(leaf.shape[0]) // fold for leaf, fold in zip(batch, self.folds, strict=True) if fold > 0)
+
     def fetch(self, indices: Tensor) -> tuple[Any, ...]:
         """The batch of these samples."""
         return tuple(_fetched(column, fold, indices) for column, fold in zip(self.columns, self.folds, strict=True))

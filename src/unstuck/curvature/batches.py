@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from unstuck.curvature.memory import out_of_memory
 from unstuck.errors import BadArgument
-from unstuck.problem import Batch, Problem, batch_size
+from unstuck.problem import Batch, Problem, batch_size, distinct
 from unstuck.sandbox import sandbox
-from unstuck.tape import tensors_in
 
 SAME = 1e-3
 """A loss that is a mean (or a sum) over samples agrees with its halves to rounding; one that is not (batch statistics,
@@ -105,17 +103,6 @@ def data_of(
         kind = "unknown sum"
     scale = float(max(sizes)) if kind.endswith("sum") else 1.0
     return Data(chosen, sizes, weights(sizes, kind, scale), kind, tuple(range(len(sizes))), scale)
-
-
-def distinct(batches: Iterable[Batch]) -> tuple[Batch, ...]:
-    """The batches without repetitions: a loop over the full batch was recorded with the same one at every step."""
-    kept: dict[tuple[Any, ...], list[Batch]] = {}
-    for batch in map(tuple, batches):
-        found = tensors_in(batch)
-        alike = kept.setdefault(tuple((t.shape, float(t.double().sum())) for t in found if t.numel()), [])
-        if not any(all(map(torch.equal, found, tensors_in(other))) for other in alike):
-            alike.append(batch)
-    return tuple(batch for some in kept.values() for batch in some)
 
 
 def _smallest(batches: Iterable[Batch]) -> Batch:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from unstuck.errors import BadArgument
 from unstuck.optim.rules import RULES
-from unstuck.problem import Problem, batch_size
+from unstuck.problem import Problem, batch_size, samples_a_batch
 from unstuck.recipe import OptimizerRecipe
 from unstuck.remedies.batches import rebatched
 
@@ -84,7 +84,7 @@ def grid(
     unknown = [name for name in optimizers if name not in NAMES]
     if unknown or not optimizers:
         raise BadArgument(f"race: `optimizers` must be some of {', '.join(NAMES)}, got {', '.join(unknown) or 'none'}")
-    present = problem.loop.batch_size or batch_size(problem.data[0])
+    present = samples_a_batch(problem)
     for size in sizes:
         _resized(problem, size, present)
     return tuple(
@@ -94,7 +94,7 @@ def grid(
 
 def lanes(problem: Problem, settings: Sequence[Setting]) -> list[tuple[list[int], list[Problem]]]:
     """For each batch size the places of its settings and their problems, which share one signature."""
-    present = problem.loop.batch_size or batch_size(problem.data[0])
+    present = samples_a_batch(problem)
     calm = replace(problem, loop=replace(problem.loop, schedule=()))
     groups = []
     for size in dict.fromkeys(setting.batch_size for setting in settings):

@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 
 from unstuck.errors import BadArgument
-from unstuck.problem import Problem, batch_size
+from unstuck.problem import Problem, samples_a_batch, training_rows
 from unstuck.remedies.remedy import Remedy
-from unstuck.rows import Rows
 
 
 def shuffle() -> Remedy:
@@ -18,7 +17,7 @@ def shuffle() -> Remedy:
         "shuffle",
         "mix the samples before batches are made",
         "DataLoader(dataset, batch_size=…, shuffle=True)  # or indices from torch.randperm(len(x))",
-        lambda p: rebatched(p, batch_size(p.data[0])),
+        lambda p: rebatched(p, samples_a_batch(p)),
     )
 
 
@@ -26,7 +25,7 @@ def larger_batch(problem: Problem, size: int) -> Remedy:
     """Batches of `size` samples."""
     return Remedy(
         "larger-batch",
-        f"train on batches of {size} samples (now {batch_size(problem.data[0])})",
+        f"train on batches of {size} samples (now {samples_a_batch(problem)})",
         f"batch_size={size}",
         lambda p: rebatched(p, size),
     )
@@ -34,8 +33,7 @@ def larger_batch(problem: Problem, size: int) -> Remedy:
 
 def rebatched(problem: Problem, size: int) -> Problem:
     """The problem with its training samples mixed and in batches of `size`. Raises BadArgument where it has no rows."""
-    present = problem.loop.batch_size or batch_size(problem.data[0])
-    rows = Rows.of(problem.data, present)
+    rows = training_rows(problem)
     if rows is None or len(rows) < 2 * size:
         raise BadArgument(f"rebatched: there are not {2 * size} samples that could be batched anew")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))
