@@ -41,6 +41,7 @@ class Loop:
     losses               loss at each backward, in order; `lrs`: learning rate of group 0 at each step
     schedule             that rate as a factor of the recipe's, step by step; () where it never changed
     gradient_norms       (step, norm of the whole gradient) at the sampled steps
+    parts                (step, norm of the first of the gradients it adds up, norm of their mean), where it adds up
     training             flag of each module in the last sampled step; `eval_share`: share of sampled steps in eval mode
     kept                 parameters whose gradients are never cleared, where those of another optimizer are
     discarded            share of checked steps of several backwards where gradients were cleared between these
@@ -68,6 +69,7 @@ class Loop:
     lrs: tuple[float, ...] = ()
     schedule: tuple[float, ...] = ()
     gradient_norms: tuple[tuple[int, float], ...] = ()
+    parts: tuple[tuple[int, float, float], ...] = ()
     training: Mapping[str, bool] = field(default_factory=dict)
     eval_share: float = 0.0
     discarded: float = 0.0

@@ -28,6 +28,7 @@ def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
     live = {i: t for i, (t, _) in seen.initial.items()}
     clips = [clip for clip, _ in seen.clips]
     active, factor = _clipping(seen.clips)
+    accumulate = seen.per_step.most_common(1)[0][0] if seen.per_step else 1
     return Loop(
         steps=sum(seen.steps.values()),
         backwards=seen.backwards,
@@ -37,7 +38,8 @@ def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
         uncleared=max((1 - _share(flags) for flags in seen.clearing.checked.values()), default=0.0),
         kept=_kept(seen, names),
         discarded=_share(seen.clearing.discarded),
-        accumulate=seen.per_step.most_common(1)[0][0] if seen.per_step else 1,
+        accumulate=accumulate,
+        parts=_parts(seen, accumulate),
         clip=max(set(clips), key=clips.count) if clips else None,
         clip_active=active,
         clip_factor=factor,
@@ -97,6 +99,17 @@ def schedule(lrs: tuple[float, ...], base: float) -> tuple[float, ...]:
 
 def _snapshots(seen: Seen, names: Mapping[int, str]) -> tuple[tuple[int, dict[str, Tensor]], ...]:
     return tuple((step, {names[i]: t for i, t in values.items() if i in names}) for step, values in seen.snapshots)
+
+
+def _parts(seen: Seen, accumulate: int) -> tuple[tuple[int, float, float], ...]:
+    """Norms of the first of the gradients that a step adds up and of their mean, where nothing else changed them."""
+    untrue = seen.clips or seen.scale not in {0.0, 1.0} or seen.clearing.cleared.count(False) or any(
+        seen.clearing.discarded
+    )
+    if accumulate < 2 or untrue:
+        return ()
+    sums = dict(seen.gradient_norms)
+    return tuple((step, first, sums[step] / accumulate) for step, first in seen.first_norms if step in sums)
 
 
 def _moved(seen: Seen) -> bool:

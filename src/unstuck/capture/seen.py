@@ -80,6 +80,7 @@ class Seen:
     clip_unscaled: bool = False
     scale: float = 0.0
     gradient_norms: list[tuple[int, float]] = field(default_factory=list)
+    first_norms: list[tuple[int, float]] = field(default_factory=list)
     no_gradient: set[int] = field(default_factory=set)
     with_gradient: set[int] = field(default_factory=set)
     sampled: int = 0

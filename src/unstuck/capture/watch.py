@@ -120,6 +120,9 @@ class Watch:
         if seen.clearing.following:
             with self.meter.timed():
                 seen.clearing.before_backward(loss)
+        if self._sample_this and seen.backwards - self._marked == 1 and len(seen.optimizers) == 1:
+            with self.meter.timed():
+                self._look_at_first()
         original, scale = self._unscaled(loss)
         self._waits = original.is_cuda
         if original.is_cuda and calls is None:
@@ -294,10 +297,21 @@ class Watch:
         self.seen.with_gradient.update(i for i, (t, _) in self.seen.initial.items() if t.is_leaf and t.grad is not None)
         self.seen.clearing.follow(optimizer)
         if grads:
-            norms = torch._foreach_norm([g.detach() for g in grads])
-            self.seen.gradient_norms.append((self._total, float(torch.stack([n.float() for n in norms]).norm())))
+            self.seen.gradient_norms.append((self._total, _norm(grads)))
+
+    def _look_at_first(self) -> None:
+        """The first of several gradients that a step adds up: beside their sum it tells how noisy they are."""
+        optimizer, _ = next(iter(self.seen.optimizers.values()))
+        held = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if held and not any(g.is_sparse for g in held):
+            self.seen.first_norms.append((self._total + 1, _norm(held)))
 
     def _stop(self, why: str, stop: bool) -> None:
         if stop and not self.why_stopped:
             self.why_stopped = why
             raise StopTraining(why)
+
+
+def _norm(gradients: list[Tensor]) -> float:
+    norms = torch._foreach_norm([g.detach() for g in gradients])
+    return float(torch.stack([n.float() for n in norms]).norm())

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from unstuck.errors import NotMeasurable
-from unstuck.linalg.noise_scale import FEWEST, NoiseScale, of_gradients, of_products
+from unstuck.linalg.moments import of
+from unstuck.linalg.noise_scale import FEWEST, NoiseScale, of_gradients, of_products, of_steps, step
 from unstuck.linalg.ratio import Ratio
 from unstuck.loop import State
 from unstuck.probes.gradients import gradient
@@ -30,9 +31,15 @@ from unstuck.sandbox import sandbox
 BATCHES = 48
 """Gradients at each point: the standard error of tr Σ is then √(2/47) of it at most, where one direction has all."""
 
+LARGE = 64
+"""Samples in each, where there are enough: what the estimate rests on is their number in all."""
+
 BUDGET_S = 2.0
 ALONG = 2
 """Points along the way, between start and end."""
+
+FREE = 8
+"""Watched steps from which on their own noise scale is worth a word."""
 
 HELD = 2**28
 """Bytes of gradients that are kept; of larger networks each gradient is made twice."""
@@ -55,10 +62,15 @@ class NoisePoint:
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise scale along the training, in the order of the steps, and samples in one update as it is now."""
+    """The noise scale along the training, in the order of the steps, and samples in one update as it is now.
+
+    `free`: over the steps that were watched, from the gradients that the script itself adds up; None where it adds up
+    none (or clips, or scales them), or too few were seen.
+    """
 
     points: tuple[NoisePoint, ...]
     batch: int
+    free: NoiseScale | None = None
 
     @property
     def typical(self) -> Ratio:
@@ -79,16 +91,25 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Noise:
     deadline = time.perf_counter() + budget_s
     with sandbox(0):
         for place in _ends_first(len(states)):
-            step, state = states[place]
+            at, state = states[place]
             room = (deadline - time.perf_counter()) / (2 if len(points) == 0 and len(states) > 1 else 1)
             if len(points) >= min(2, len(states)) and room <= 0:
                 break
             model = problem.twin()
             if state is not None:
                 load_state(model, state)
-            points.append(_point(problem, model, step, batches, size, time.perf_counter() + room))
+            points.append(_point(problem, model, at, batches, size, time.perf_counter() + room))
     kept = tuple(sorted(points, key=lambda point: point.step))
-    return Noise(kept, samples_a_batch(problem) * max(problem.loop.accumulate, 1))
+    return Noise(kept, samples_a_batch(problem) * max(problem.loop.accumulate, 1), _free(problem))
+
+
+def _free(problem: Problem) -> NoiseScale | None:
+    """From what the script's own accumulation gave away: no gradient is made for it."""
+    size, parts = samples_a_batch(problem), problem.loop.parts
+    if len(parts) < FREE:
+        return None
+    several = size * problem.loop.accumulate
+    return of_steps(of(torch.stack([step(first**2, size, mean**2, several) for _, first, mean in parts])))
 
 
 def _batches(problem: Problem) -> tuple[tuple[Batch, ...], int]:
@@ -98,7 +119,7 @@ def _batches(problem: Problem) -> tuple[tuple[Batch, ...], int]:
         size = samples_a_batch(problem)
         batches = tuple(b for b in distinct(problem.data) if batch_size(b) == batch_size(problem.data[0]))[:BATCHES]
     else:
-        size = max(_least(problem), min(samples_a_batch(problem), len(rows) // BATCHES))
+        size = max(_least(problem), min(max(samples_a_batch(problem), LARGE), len(rows) // BATCHES))
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))
         batches = rows.batches(order[: BATCHES * size], size) if len(rows) >= FEWEST * size else ()
     if len(batches) < FEWEST:
@@ -126,21 +147,21 @@ def _ends_first(count: int) -> list[int]:
 
 
 def _point(
-    problem: Problem, model: nn.Module, step: int, batches: tuple[Batch, ...], size: int, deadline: float
+    problem: Problem, model: nn.Module, at: int, batches: tuple[Batch, ...], size: int, deadline: float
 ) -> NoisePoint:
     first = _flat(problem, model, batches[0], 0)
     if not math.isfinite(float(first.norm())):
-        raise NotMeasurable(f"the gradient after {step} steps is not finite")
+        raise NotMeasurable(f"the gradient after {at} steps is not finite")
     if len(batches) * first.numel() * first.element_size() <= HELD:
         held = [first, *_until(deadline, _gradients(problem, model, batches))]
-        return NoisePoint(step, of_gradients(held, size), len(held), size)
+        return NoisePoint(at, of_gradients(held, size), len(held), size)
     total, squares = first.double(), [float(first.norm()) ** 2]
     halfway = time.perf_counter() + (deadline - time.perf_counter()) / 2
     for found in _until(halfway, _gradients(problem, model, batches)):
         total += found
         squares.append(float(found.norm()) ** 2)
     inner = [float(_flat(problem, model, batch, k).double() @ total) for k, batch in enumerate(batches[: len(squares)])]
-    return NoisePoint(step, of_products(squares, inner, size), len(inner), size)
+    return NoisePoint(at, of_products(squares, inner, size), len(inner), size)
 
 
 def _gradients(problem: Problem, model: nn.Module, batches: tuple[Batch, ...]) -> Iterator[Tensor]:
