@@ -19,6 +19,7 @@ from unstuck.loop import Loop
 from unstuck.probes import (
     activations,
     anatomy,
+    averaging,
     curvature,
     data,
     generalization,
@@ -26,6 +27,7 @@ from unstuck.probes import (
     history,
     labels,
     level,
+    noise,
     normalization,
     numbers,
     objective,
@@ -36,7 +38,7 @@ from unstuck.probes import (
     redraw,
     references,
 )
-from unstuck.problem import Problem
+from unstuck.problem import Problem, resumed
 from unstuck.race import race
 from unstuck.race.race import Race
 from unstuck.recipe import OptimizerRecipe
@@ -55,6 +57,7 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
     ("level", level.measure),
     ("anatomy", anatomy.measure),
     ("data", data.measure),
+    ("noise", noise.measure),
     ("objective", objective.measure),
     ("activations", activations.measure),
     ("gradients", gradients.measure),
@@ -68,6 +71,7 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
     ("redraw", redraw.measure),
     ("one_batch", one_batch.measure),
     ("labels", labels.measure),
+    ("averaging", averaging.measure),
 )
 """In the order they are asked: cheap ones first, then those that train or fit something."""
 
@@ -246,5 +250,5 @@ def _heats(
 ) -> tuple[tuple[Problem, list[tuple[str, Remedy]], bool], ...]:
     """Remedies by the control that they race against: the problem it trains, who races, may seeds draw other starts."""
     by = {kind: [pair for pair in named if pair[1].against == kind] for kind in ("anew", "own start", "from the end")}
-    late = [(race.resumed(problem), by["from the end"], False)] if by["from the end"] else []
+    late = [(resumed(problem), by["from the end"], False)] if by["from the end"] else []
     return (problem, by["anew"], True), (problem, by["own start"], False), *late

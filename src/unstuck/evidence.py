@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from unstuck.loop import Loop
 from unstuck.probes.activations import Activations
 from unstuck.probes.anatomy import Anatomy
+from unstuck.probes.averaging import Averaging
 from unstuck.probes.curvature import Curvature
 from unstuck.probes.data import Data
 from unstuck.probes.generalization import Generalization
@@ -14,6 +15,7 @@ from unstuck.probes.gradients import Gradients
 from unstuck.probes.history import History
 from unstuck.probes.labels import Labels
 from unstuck.probes.level import Level
+from unstuck.probes.noise import Noise
 from unstuck.probes.normalization import Normalization
 from unstuck.probes.numbers import Numbers
 from unstuck.probes.objective import Objective
@@ -51,5 +53,7 @@ class Evidence:
     numbers: Numbers | None = None
     order: Order | None = None
     reach: Reach | None = None
+    noise: Noise | None = None
+    averaging: Averaging | None = None
     curvature: Curvature | None = None
     seconds: dict[str, float] = field(default_factory=dict)

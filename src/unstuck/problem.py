@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -199,6 +199,12 @@ def distinct(batches: Iterable[Batch]) -> tuple[Batch, ...]:
         if not any(all(map(torch.equal, found, tensors_in(other))) for other in alike):
             alike.append(batch)
     return tuple(batch for some in kept.values() for batch in some)
+
+
+def resumed(problem: Problem) -> Problem:
+    """The problem begun where its training was left: last state, last learning rate; moments start anew."""
+    schedule = problem.loop.schedule[-1:]
+    return replace(problem, model=problem.twin(last=True), loop=replace(problem.loop, schedule=schedule))
 
 
 def training_rows(problem: Problem) -> Rows | None:

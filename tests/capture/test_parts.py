@@ -1,4 +1,4 @@
-"""Norms of the gradients that a loop adds up: the first one's and their mean's, as autograd gives them; else nothing."""
+"""Norms of the gradients that a loop adds up: the first one's and their mean's, as autograd gives them."""
 
 import pytest
 import torch

@@ -9,9 +9,9 @@ import torch
 from tests.small import clouds, mlp, trained, written
 
 from unstuck.diagnose import _heats
-from unstuck.problem import Problem
+from unstuck.problem import Problem, resumed
 from unstuck.race import race
-from unstuck.race.race import Race, _done, _settle, enter, resumed, together
+from unstuck.race.race import Race, _done, _settle, enter, together
 from unstuck.race.track import Lane, Track
 from unstuck.records import Curve, Verdict
 from unstuck.remedies.remedy import Remedy

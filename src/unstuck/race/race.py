@@ -53,16 +53,11 @@ def enter(problem: Problem, remedies: Sequence[tuple[str, Remedy]]) -> tuple[lis
         lanes.append(Lane("placebo", replace(problem, optimizer=problem.optimizer.scaled(PLACEBO_FACTOR))))
     for name, remedy in remedies:
         try:
-            lanes.append(Lane(name, remedy.apply(problem), remedy.on, remedy.steps, remedy.against == "from the end"))
+            early = remedy.against == "from the end"
+            lanes.append(Lane(name, remedy.apply(problem), remedy.on, remedy.steps, early, remedy.pace))
         except Exception as error:  # a remedy meets a model it cannot change
             refused[name] = f"{type(error).__name__}: {error}"
     return lanes, refused
-
-
-def resumed(problem: Problem) -> Problem:
-    """The problem begun where its training was left: last state, last learning rate; moments start anew."""
-    schedule = problem.loop.schedule[-1:]
-    return replace(problem, model=problem.twin(last=True), loop=replace(problem.loop, schedule=schedule))
 
 
 def together(races: Sequence[Race]) -> Race | None:

@@ -31,6 +31,18 @@ def larger_batch(problem: Problem, size: int) -> Remedy:
     )
 
 
+def smaller_batch(problem: Problem, size: int) -> Remedy:
+    """Batches of `size` samples; in a race as many samples, and so the more updates."""
+    present = samples_a_batch(problem)
+    return Remedy(
+        "smaller-batch",
+        f"train on batches of {size} samples (now {present}): {present / size:.3g} updates for each one now",
+        f"batch_size={size}",
+        lambda p: rebatched(p, size),
+        pace=present / size,
+    )
+
+
 def rebatched(problem: Problem, size: int) -> Problem:
     """The problem with its training samples mixed and in batches of `size`. Raises BadArgument where it has no rows."""
     rows = training_rows(problem)

@@ -6,6 +6,8 @@ from unstuck.rules import (
     activation_loss_mismatch,
     adaptive_step_exhausted,
     bad_initialization_scale,
+    batch_too_large,
+    batch_too_small,
     batchnorm_frozen,
     batchnorm_small_batch,
     batchnorm_train_eval_gap,
@@ -82,6 +84,8 @@ RULES: tuple[Rule, ...] = (
     clipping_before_unscale.RULE,
     weight_decay_too_strong.RULE,
     # 4 batches
+    batch_too_small.RULE,
+    batch_too_large.RULE,
     not_shuffled.RULE,
     # 5 loss, outputs and labels
     loss_mse_on_classification.RULE,

@@ -1,0 +1,69 @@
+"""batch-too-small: the noise of small batches, and nothing else, keeps the loss where it is."""
+
+from __future__ import annotations
+
+import math
+
+from unstuck.evidence import Evidence
+from unstuck.records import Figure
+from unstuck.remedies.batches import larger_batch
+from unstuck.rules.rule import Rule, Suspicion
+from unstuck.rules.words import line
+
+BELOW = 4.0
+"""Critical batch size (the lower end of its interval) over the present one: at 4 the noise of a gradient is twice the
+gradient itself."""
+
+GONE = 0.25
+"""Share of the loss that larger batches must take away in the same number of updates at the same rate."""
+
+ENOUGH = 32
+"""Batches of 2 to 32 did best of all on CIFAR and ImageNet (Masters & Luschi 2018)."""
+
+
+def judge(evidence: Evidence) -> Suspicion | None:
+    """Intervention: the loss stands, and on larger batches alone, all else as it is, comes down."""
+    noise, found, history = evidence.noise, evidence.averaging, evidence.history
+    assert noise is not None and found is not None and history is not None and evidence.problem is not None
+    scale = noise.points[-1].scale
+    if not history.stands or scale.low < BELOW * noise.batch or not found.sure or found.gone < GONE:
+        return None
+    size = min(max(ENOUGH, 2 * found.batch), found.larger)
+    return Suspicion(
+        cause="batch-too-small",
+        strength=0.9 if found.gone > 0.5 else 0.7,
+        where=line(evidence.loop.loss_site),
+        summary=f"The loss stands at {float(found.present.mean):.3g} on batches of {found.batch}, whose gradients are "
+        f"mostly noise; on batches of {found.larger}, at the same rate, it goes to {float(found.averaged.mean):.3g} in "
+        f"{found.updates} updates.",
+        evidence=(
+            Figure(
+                f"loss after {found.updates} more updates on batches of {found.batch}", float(found.present.mean),
+                error=float(found.present.standard_error), samples=found.present.count,
+            ),
+            Figure(
+                f"the same on batches of {found.larger}", float(found.averaged.mean),
+                error=float(found.averaged.standard_error), samples=found.averaged.count,
+            ),
+            Figure("critical batch size where the training stands, at least", scale.low, "samples"),
+            Figure("share of a gradient's length that is noise", _noisy(noise.batch, scale.low)),
+        ),
+        remedies=(larger_batch(evidence.problem, size),),
+    )  # fmt: skip
+
+
+def _noisy(batch: int, critical: float) -> float:
+    """√(noise / (noise + signal)) of one gradient."""
+    return math.sqrt(critical / (batch + critical))
+
+
+RULE = Rule(
+    cause="batch-too-small",
+    lesson="The gradient of a batch is the data's gradient and noise that falls as 1/√batch size. Once the noise is "
+    "the larger part, steps of a fixed length walk about at a height that the noise decides, and the loss stands.",
+    told_by="The loss stands; the batch is far below the critical batch size; and from there the same rate on larger "
+    "batches brings the loss down by a quarter or more.",
+    cures="Larger batches (or gradients added up over several); a smaller rate, or one that decays, does the same.",
+    needs=("noise", "averaging", "history"),
+    judge=judge,
+)
