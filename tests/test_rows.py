@@ -64,3 +64,9 @@ def test_chosen_rows_keep_constants_and_order():
     rows = Rows.of([(torch.rand(8, 1), 10 * torch.arange(8), torch.tensor([0.5]))], 8)
     few = rows.chosen(torch.tensor([5, 2]))
     assert len(few) == 2 and few.columns[1].tolist() == [50, 20] and few.columns[2].tolist() == [0.5]
+
+
+def test_contents_are_equal_where_samples_are():
+    x, y = torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]).bfloat16(), torch.tensor([0, 0, 1])
+    first, second, third = Rows.of([(x, y)], 3).contents()
+    assert first == second != third

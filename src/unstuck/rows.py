@@ -10,10 +10,11 @@ constants that every batch shares (class weights, a scale); positions 0 … B-1 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +65,11 @@ class Rows:
     def fetch(self, indices: Tensor) -> tuple[Any, ...]:
         """The batch of these samples."""
         return tuple(_fetched(column, fold, indices) for column, fold in zip(self.columns, self.folds, strict=True))
+
+    def contents(self) -> Iterator[bytes]:
+        """Each sample as its bytes: equal samples have equal ones."""
+        tables = [_bytes(column) for column, fold in zip(self.columns, self.folds, strict=True) if fold > 0]
+        return (b"".join(part.tobytes() for part in row) for row in zip(*tables, strict=True))
 
     def chosen(self, indices: Tensor) -> Rows:
         """Only these samples."""
@@ -116,3 +122,9 @@ def _fits(batch: Sequence[Any], first: Sequence[Any], folds: Sequence[int]) -> b
 
 def _unfolded(leaf: Tensor, fold: int) -> Tensor:
     return leaf.reshape(-1, fold, *leaf.shape[1:]) if fold > 1 else leaf
+
+
+def _bytes(column: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The memory of each row [rows, bytes], whatever the type (NumPy knows no bfloat16)."""
+    flat = column.detach().cpu().contiguous().reshape(len(column), -1)
+    return flat.view(torch.uint8).numpy()

@@ -177,6 +177,7 @@ def test_bytes_held_count_each_storage_once() -> None:
     assert held_bytes(lambda: x.exp())[1] == 8000
     assert held_bytes(lambda: x * x)[1] == 8000
     assert held_bytes(lambda: x + x)[1] == 0
+    assert held_bytes(lambda: x.exp() * x, besides=[x.view(-1, 2)])[1] == 8000
     assert held_bytes(lambda: x.sin().exp())[1] == 16_000  # x for the sine, and the exponential itself
 
 

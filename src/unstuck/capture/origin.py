@@ -57,10 +57,9 @@ def _trained_on(recorded: Rows | None, drawn: Rows | None) -> Rows | None:
 
 def _distinct(rows: Rows) -> dict[bytes, int]:
     """The place where each sample first stands; equal ones are one."""
-    tables = [_bytes(column) for column, fold in zip(rows.columns, rows.folds, strict=True) if fold > 0]
     first: dict[bytes, int] = {}
-    for place, row in enumerate(zip(*tables, strict=True)):
-        first.setdefault(b"".join(part.tobytes() for part in row), place)
+    for place, key in enumerate(rows.contents()):
+        first.setdefault(key, place)
     return first
 
 
@@ -254,9 +253,3 @@ def _mixes(problem: Problem, rows: Rows) -> bool:
         torch.manual_seed(0)
         mixed = float(problem.value(model, rows.fetch(index[order])).float())
     return abs(plain - mixed) <= 1e-3 * max(abs(plain), 1e-6) or plain != plain
-
-
-def _bytes(column: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The memory of each row [rows, bytes], whatever the type (NumPy knows no bfloat16)."""
-    flat = column.detach().cpu().contiguous().reshape(len(column), -1)
-    return flat.view(torch.uint8).numpy()

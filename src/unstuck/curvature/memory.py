@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,9 +63,10 @@ def available(device: torch.device) -> int:
         return UNKNOWN
 
 
-def held_bytes(make: Callable[[], T]) -> tuple[T, int]:
-    """What `make` returns, and the bytes that the graphs made in it keep (each storage once)."""
+def held_bytes(make: Callable[[], T], besides: Iterable[Tensor] = ()) -> tuple[T, int]:
+    """What `make` returns, and the bytes that the graphs made in it keep (each storage once) besides these tensors."""
     storages: dict[int, int] = {}
+    own = {tensor.untyped_storage().data_ptr() for tensor in besides if tensor.layout == torch.strided}
 
     def pack(tensor: Tensor) -> Tensor:
         if tensor.layout == torch.strided:
@@ -75,4 +76,4 @@ def held_bytes(make: Callable[[], T]) -> tuple[T, int]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         made = make()
-    return made, sum(storages.values())
+    return made, sum(size for place, size in storages.items() if place not in own)
