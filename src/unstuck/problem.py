@@ -212,6 +212,11 @@ def training_rows(problem: Problem) -> Rows | None:
     return Rows.of(distinct(problem.data), samples_a_batch(problem))
 
 
+def script_batch(problem: Problem) -> int:
+    """Samples in a batch as the script draws it: a full batch is larger than what copies train on of it."""
+    return problem.rows.batch if problem.rows is not None else samples_a_batch(problem)
+
+
 def samples_a_batch(problem: Problem) -> int:
     """Samples in a batch of the problem's data (a batch of texts may hold a row for each token)."""
     first = problem.data[0]
@@ -220,9 +225,9 @@ def samples_a_batch(problem: Problem) -> int:
 
 
 def batch_size(batch: Batch) -> int:
-    """Number of samples of a batch: the commonest first dimension of its tensors."""
+    """Number of samples of a batch: the commonest first dimension of its tensors, the first one's of equals."""
     sizes = [t.shape[0] for t in tensors_in(batch) if t.dim() > 0]
-    return max(set(sizes), key=sizes.count) if sizes else 0
+    return max(sizes, key=sizes.count) if sizes else 0
 
 
 def _autocast(setting: tuple[str, torch.dtype] | None) -> Any:

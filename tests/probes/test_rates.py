@@ -1,13 +1,14 @@
 """The range of rates on a quadratic, whose stable rates are known; Adam beside it; what is left out."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from unstuck.errors import UnstuckError
+from unstuck.errors import NotMeasurable, UnstuckError
 from unstuck.probes.rates import FACTORS, measure
 from unstuck.problem import Problem
 
@@ -67,3 +68,15 @@ def test_without_an_optimizer_it_is_refused():
     case = bowl(0.1)
     with pytest.raises(UnstuckError, match="no optimizer"):
         measure(replace(case, optimizer=None))
+
+
+def test_updates_that_take_too_long_for_so_many_rates_are_said():
+    class Slow(Bowl):
+        def forward(self, x):
+            time.sleep(0.01)
+            return super().forward(x)
+
+    case = bowl(0.1)
+    slow = replace(case, model=Slow(1.0))
+    with pytest.raises(NotMeasurable, match=r"an update takes .* s: 11 rates cannot be tried in 0 s"):
+        measure(slow, budget_s=0.1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
 from unstuck.capture.seen import Form, Origin
-from unstuck.problem import Batch, Problem, batch_size
+from unstuck.problem import Batch, Problem, batch_size, distinct
 from unstuck.recorder import name_of
 from unstuck.rows import Rows, most
 from unstuck.tape import Linked, Step, tensors_in
@@ -35,7 +35,7 @@ def rows_of(problem: Problem, form: Form) -> tuple[Rows | None, str]:
     """As many rows as can be had within the bounds, or None and why. Draws nothing from the user's RNG streams."""
     size = _samples(form)
     ordered = _ordered(form)
-    batches = _redrawn(form.origin, size) or list(problem.data)
+    batches = _redrawn(form.origin, size) or distinct(problem.data)  # else a full batch would be held out of itself
     rows = _trained_on(Rows.of(list(problem.data), size, ordered), Rows.of(batches, size, ordered))
     if rows is None:
         return None, "the recorded batches have no common sample dimension"

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from unstuck.criterion import Score, labels_of, score
-from unstuck.problem import Batch, Problem, spaced
+from unstuck.problem import Batch, Problem, samples_a_batch, spaced
 from unstuck.sandbox import sandbox
 
-BATCHES = 24
+BATCHES, SAMPLES = 24, 512
+"""So many batches are scored, and as many more as it takes to score so many samples: accuracy is then good to 0.02."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ class Level:
 
 
 def measure(problem: Problem) -> Level:
-    """Two to five passes of up to `BATCHES` batches, on copies."""
-    data = spaced(problem.data, BATCHES)
+    """Two to five passes of up to `BATCHES` batches (or `SAMPLES` samples), on copies."""
+    many = max(BATCHES, SAMPLES // max(samples_a_batch(problem), 1))
+    data = spaced(problem.data, many)
     with sandbox(0):
         end, start = problem.twin(last=True), problem.twin()
         train_mode = score(problem, problem.twin(last=True), data, training=True)
         initial, train = score(problem, start, data), score(problem, end, data)
-        held = score(problem, end, spaced(problem.held_out, BATCHES)) if problem.held_out else None
+        held = score(problem, end, spaced(problem.held_out, many)) if problem.held_out else None
         valid = score(problem, end, spaced(problem.validation, BATCHES)) if problem.validation else None
         targets = collect_targets(problem, data)
     chance, majority = _chance(problem, targets)

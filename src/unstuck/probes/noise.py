@@ -25,7 +25,16 @@ from unstuck.linalg.noise_scale import FEWEST, NoiseScale, of_gradients, of_prod
 from unstuck.linalg.ratio import Ratio
 from unstuck.loop import State
 from unstuck.probes.gradients import gradient
-from unstuck.problem import Batch, Problem, batch_size, distinct, load_state, samples_a_batch, training_rows
+from unstuck.problem import (
+    Batch,
+    Problem,
+    batch_size,
+    distinct,
+    load_state,
+    samples_a_batch,
+    script_batch,
+    training_rows,
+)
 from unstuck.sandbox import sandbox
 
 BATCHES = 48
@@ -100,7 +109,7 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Noise:
                 load_state(model, state)
             points.append(_point(problem, model, at, batches, size, time.perf_counter() + room))
     kept = tuple(sorted(points, key=lambda point: point.step))
-    return Noise(kept, samples_a_batch(problem) * max(problem.loop.accumulate, 1), _free(problem))
+    return Noise(kept, script_batch(problem) * max(problem.loop.accumulate, 1), _free(problem))
 
 
 def _free(problem: Problem) -> NoiseScale | None:

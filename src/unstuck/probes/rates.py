@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unstuck.errors import UnstuckError
+from unstuck.errors import NotMeasurable, UnstuckError
 from unstuck.problem import Batch, Problem
 from unstuck.training import Training
 
@@ -29,6 +29,8 @@ LONG = 40
 """Trials of so many steps find the rate that also does best in ten times as many; those of 8 to 12 steps one that is
 3 to 10 times larger (measured on the gallery's healthy scripts)."""
 BUDGET_S = 6.0
+FEWEST, PATIENCE = 8, 4
+"""Steps at each rate, and times the budget that these may take."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class Rates:
 
 
 def measure(problem: Problem, budget_s: float = BUDGET_S) -> Rates:
-    """Up to twenty short trainings, most within `budget_s` seconds. Raises UnstuckError without an optimizer."""
+    """Up to twenty short trainings, most within `budget_s` seconds.
+
+    Raises UnstuckError without an optimizer, or where a few updates at each rate take many times the budget.
+    """
     recipe = problem.optimizer
     if recipe is None or (not problem.loop.stepping and not recipe.groups):
         raise UnstuckError("no optimizer was seen")
@@ -149,4 +154,8 @@ def _affordable(problem: Problem, budget_s: float) -> int:
     start = time.perf_counter()
     trial.advance(2)
     per_step = (time.perf_counter() - start) / 2
-    return int(max(8, min(STEPS, budget_s / len(FACTORS) / max(per_step, 1e-6))))
+    if FEWEST * per_step * len(FACTORS) > PATIENCE * budget_s:
+        raise NotMeasurable(
+            f"an update takes {per_step:.2g} s: {len(FACTORS)} rates cannot be tried in {PATIENCE * budget_s:.0f} s"
+        )
+    return int(max(FEWEST, min(STEPS, budget_s / len(FACTORS) / max(per_step, 1e-6))))

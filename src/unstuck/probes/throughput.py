@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unstuck.curvature.batches import distinct
 from unstuck.probes.sweep import Sweep, Timing
 from unstuck.probes.update import Update
-from unstuck.problem import Batch, Problem, batch_size, spaced
+from unstuck.problem import Batch, Problem, batch_size, distinct, samples_a_batch, script_batch, spaced
 from unstuck.rows import Rows
 from unstuck.sandbox import sandbox
 from unstuck.tape import tensors_in
@@ -152,11 +151,11 @@ def _sizes(present: int, largest: int) -> list[int]:
 def _known(problem: Problem) -> tuple[Rows | None, int, int]:
     """Samples to make batches of (None where they cannot be cut), the present size, and how many samples there are."""
     if problem.rows is not None:
-        rows, present = problem.rows, problem.rows.batch
+        rows, present = problem.rows, script_batch(problem)
         every = list(map(hash, rows.contents()))
         return rows, present, _once([every[k : k + present] for k in range(0, len(every), present)])
     batches = distinct((*problem.data, *problem.held_out))
-    present = problem.loop.batch_size or batch_size(batches[0])
+    present = samples_a_batch(problem)
     cut = _rows(batches, present)
     return cut, present, _once([_hashes(batch, cut) for batch in batches])
 

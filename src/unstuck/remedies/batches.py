@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from unstuck.errors import BadArgument
-from unstuck.problem import Problem, samples_a_batch, training_rows
+from unstuck.problem import Problem, samples_a_batch, script_batch, training_rows
 from unstuck.remedies.remedy import Remedy
 
 
@@ -25,7 +25,7 @@ def larger_batch(problem: Problem, size: int) -> Remedy:
     """Batches of `size` samples."""
     return Remedy(
         "larger-batch",
-        f"train on batches of {size} samples (now {samples_a_batch(problem)})",
+        f"train on batches of {size} samples (now {script_batch(problem)})",
         f"batch_size={size}",
         lambda p: rebatched(p, size),
     )
@@ -33,10 +33,10 @@ def larger_batch(problem: Problem, size: int) -> Remedy:
 
 def smaller_batch(problem: Problem, size: int) -> Remedy:
     """Batches of `size` samples; in a race as many samples, and so the more updates."""
-    present = samples_a_batch(problem)
+    present, own = samples_a_batch(problem), script_batch(problem)
     return Remedy(
         "smaller-batch",
-        f"train on batches of {size} samples (now {present}): {present / size:.3g} updates for each one now",
+        f"train on batches of {size} samples (now {own}): {own / size:.3g} updates for each one now",
         f"batch_size={size}",
         lambda p: rebatched(p, size),
         pace=present / size,
@@ -49,6 +49,6 @@ def rebatched(problem: Problem, size: int) -> Problem:
     if rows is None or len(rows) < 2 * size:
         raise BadArgument(f"rebatched: there are not {2 * size} samples that could be batched anew")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))
-    kept = replace(problem.rows, ordered=False) if problem.rows is not None else None
+    kept = replace(problem.rows, ordered=False, batch=size) if problem.rows is not None else None
     loop = replace(problem.loop, batch_size=size)
     return replace(problem, data=rows.batches(order, size), rows=kept, loop=loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean, stdev
 
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
@@ -28,28 +29,32 @@ def judge(evidence: Evidence) -> Suspicion | None:
     scale = noise.points[-1].scale
     if not history.stands or scale.low < BELOW * noise.batch or not found.sure or found.gone < GONE:
         return None
+    here, there = fmean(found.present), fmean(found.averaged)
     size = min(max(ENOUGH, 2 * found.batch), found.larger)
     return Suspicion(
         cause="batch-too-small",
         strength=0.9 if found.gone > 0.5 else 0.7,
         where=line(evidence.loop.loss_site),
-        summary=f"The loss stands at {float(found.present.mean):.3g} on batches of {found.batch}, whose gradients are "
-        f"mostly noise; on batches of {found.larger}, at the same rate, it goes to {float(found.averaged.mean):.3g} in "
-        f"{found.updates} updates.",
+        summary=f"The loss stands at {here:.3g} on batches of {found.batch}, whose gradients are mostly noise; on "
+        f"batches of {found.larger}, at the same rate, it goes to {there:.3g} in {found.updates} updates.",
         evidence=(
             Figure(
-                f"loss after {found.updates} more updates on batches of {found.batch}", float(found.present.mean),
-                error=float(found.present.standard_error), samples=found.present.count,
+                f"loss in {found.updates} more updates on batches of {found.batch}", here,
+                error=_error(found.present), samples=len(found.present),
             ),
             Figure(
-                f"the same on batches of {found.larger}", float(found.averaged.mean),
-                error=float(found.averaged.standard_error), samples=found.averaged.count,
+                f"the same on batches of {found.larger}", there,
+                error=_error(found.averaged), samples=len(found.averaged),
             ),
             Figure("critical batch size where the training stands, at least", scale.low, "samples"),
             Figure("share of a gradient's length that is noise", _noisy(noise.batch, scale.low)),
         ),
         remedies=(larger_batch(evidence.problem, size),),
     )  # fmt: skip
+
+
+def _error(losses: tuple[float, ...]) -> float:
+    return stdev(losses) / math.sqrt(len(losses))
 
 
 def _noisy(batch: int, critical: float) -> float:

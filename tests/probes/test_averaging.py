@@ -1,0 +1,68 @@
+"""Larger batches lower a loss that noise holds up, by the factor that is known, and no other."""
+
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+import torch
+from torch import nn
+
+from unstuck.errors import NotApplicable, NotMeasurable
+from unstuck.probes.averaging import measure
+from unstuck.problem import Problem, state_of
+from unstuck.training import Training
+
+
+def noisy(lr=0.03, size=1, width=8, weight=None):
+    """Linear regression with label noise: plain descent on single samples stands above the least loss."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1024, width, generator=generator)
+    y = x.sum(1, keepdim=True) + torch.randn(1024, 1, generator=generator)
+    model = nn.Linear(width, 1)
+    data = list(zip(x.split(size), y.split(size), strict=True))
+    case = Problem(model, nn.MSELoss(), data, optimizer=torch.optim.SGD(model.parameters(), lr=lr))
+    case = replace(case, data=tuple(data), held_out=())
+    run = Training(case)
+    run.advance(1500)
+    return replace(case, last=state_of(run.model))
+
+
+def test_what_noise_holds_up_comes_down():
+    found = measure(noisy(), budget_s=20.0)
+    assert (found.batch, found.larger, found.updates) == (1, 16, 200)
+    # The excess over the least loss of 1 goes as 1 / batch size at a small rate, and faster at a large one.
+    assert fmean(found.present) - 1 > 8 * (fmean(found.averaged) - 1) > 0
+    assert found.sure
+    assert 0.2 < found.gone < 0.9
+
+
+def test_what_something_else_holds_up_stays():
+    case = noisy(lr=1e-4)
+    found = measure(case, budget_s=20.0)
+    assert abs(found.gone) < 0.05
+
+
+def test_large_batches_and_loops_without_steps_are_not_asked():
+    with pytest.raises(NotApplicable):
+        measure(noisy(size=64))
+    case = noisy(size=4)
+    with pytest.raises(NotApplicable):
+        measure(replace(case, loop=replace(case.loop, accumulate=16)))
+    with pytest.raises(NotApplicable):
+        measure(replace(case, optimizer=None))
+
+
+def test_too_few_samples_and_a_training_that_diverges_are_said():
+    case = noisy(size=4)
+    with pytest.raises(NotMeasurable, match="cannot be put into larger batches"):
+        measure(replace(case, data=case.data[:3]))
+    assert case.optimizer is not None
+    with pytest.raises(NotMeasurable, match="diverges when it goes on"):
+        measure(replace(case, optimizer=case.optimizer.scaled(1e6)))
+
+
+def test_the_problem_is_left_as_it_was():
+    case, before = noisy(size=4), torch.get_rng_state()
+    measure(case, budget_s=1.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(p, case.last[n]) for n, p in case.twin(last=True).named_parameters())
