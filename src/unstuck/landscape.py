@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unstuck.curvature.batches import merged
 from unstuck.curvature.ends import Interval
 from unstuck.curvature.escape import Escape, step_out
 from unstuck.curvature.point import Point, checked_hessian, classify
@@ -72,6 +73,7 @@ def critical(
     if not isinstance(problem, Problem):
         raise BadArgument(f"critical: `problem` must be an unstuck.Problem, got {type(problem).__name__}")
     began = time.perf_counter()
+    problem = merged(problem)
     point = classify(problem, tolerance, failure, POINT_SHARE * budget_s, last, tick=tick)
     hessian, _ = checked_hessian(problem, last)
     tick("the spectrum's density", 0.97)

@@ -33,13 +33,12 @@ def test_what_noise_holds_up_comes_down():
     # The excess over the least loss of 1 goes as 1 / batch size at a small rate, and faster at a large one.
     assert fmean(found.present) - 1 > 8 * (fmean(found.averaged) - 1) > 0
     assert found.sure
-    assert 0.2 < found.gone < 0.9
 
 
 def test_what_something_else_holds_up_stays():
     case = noisy(lr=1e-4)
     found = measure(case, budget_s=20.0)
-    assert abs(found.gone) < 0.05
+    assert fmean(found.averaged) == pytest.approx(fmean(found.present), rel=0.05)
 
 
 def test_large_batches_and_loops_without_steps_are_not_asked():

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from unstuck.curvature.memory import out_of_memory
 from unstuck.errors import BadArgument
-from unstuck.problem import Batch, Problem, batch_size, distinct
+from unstuck.problem import Batch, Problem, batch_size, distinct, samples_a_batch, training_rows
+from unstuck.rows import Rows
 from unstuck.sandbox import sandbox
 
 SAME = 1e-3
 """A loss that is a mean (or a sum) over samples agrees with its halves to rounding; one that is not (batch statistics,
 contrastive pairs) differs by more."""
+
+SMALL, JOINED, LARGE = 32, 8, 256
+"""Batches below the first are joined; so many are for the trial; samples in a batch then."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,30 @@ def data_of(
         kind = "unknown sum"
     scale = float(max(sizes)) if kind.endswith("sum") else 1.0
     return Data(chosen, sizes, weights(sizes, kind, scale), kind, tuple(range(len(sizes))), scale)
+
+
+def merged(problem: Problem) -> Problem:
+    """The problem with its small batches joined to larger ones, where that leaves the mean loss as it is: an
+    average over all samples takes a pass over each batch, and batches of one sample take as long as those of many.
+
+    Costs nine forward passes. As it is where batches are not small or cannot be joined, where the loss of a batch is no
+    mean over its samples (batch statistics, a sum), and where dropout draws other units for it.
+    """
+    size, rows = samples_a_batch(problem), training_rows(problem)
+    if size >= SMALL or rows is None or len(rows) < JOINED * size:
+        return problem
+    model = problem.twin(last=True)
+    with sandbox(0), torch.no_grad():
+        parts = [float(problem.value(model, batch)) for batch in rows.batches(torch.arange(JOINED * size), size)]
+        whole = float(problem.value(model, rows.fetch(torch.arange(JOINED * size))))
+    if not math.isclose(whole, math.fsum(parts) / JOINED, rel_tol=SAME):
+        return problem
+    held = Rows.of(problem.held_out, size) if problem.held_out else None
+    return replace(
+        problem,
+        data=rows.batches(torch.arange(len(rows)), min(LARGE, len(rows))),
+        held_out=held.batches(torch.arange(len(held)), min(LARGE, len(held))) if held is not None else (),
+    )
 
 
 def _smallest(batches: Iterable[Batch]) -> Batch:

@@ -5,7 +5,7 @@ on batches of its size, one on larger ones. Whatever else holds a loss up (dead 
 holds it up in both; what noise holds up comes down in the second.
 
     found = measure(problem)
-    found.gone, found.sure       # share of the loss that went, and whether that is sure
+    found.present, found.averaged, found.sure
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import torch
 
@@ -43,11 +42,6 @@ class Averaging:
     before: float
     present: tuple[float, ...]
     averaged: tuple[float, ...]
-
-    @property
-    def gone(self) -> float:
-        """Share of the present loss that larger batches take away."""
-        return 1 - fmean(self.averaged) / max(fmean(self.present), 1e-12)
 
     @property
     def sure(self) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unstuck.curvature.batches import merged
 from unstuck.curvature.escape import Escape, step_out
 from unstuck.curvature.point import Point, checked_hessian, classify
 from unstuck.errors import NotApplicable
@@ -48,6 +49,7 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Curvature:
     if problem.optimizer is None or not problem.last:
         raise NotApplicable("no steps were made")
     began = time.perf_counter()
+    problem = merged(problem)
     point = classify(problem, budget_s=0.7 * budget_s)
     left = max(budget_s - (time.perf_counter() - began), 0.5)
     flat_left, promised = _left(problem, point, left)

@@ -15,8 +15,9 @@ BELOW = 4.0
 """Critical batch size (the lower end of its interval) over the present one: at 4 the noise of a gradient is twice the
 gradient itself."""
 
-GONE = 0.25
-"""Share of the loss that larger batches must take away in the same number of updates at the same rate."""
+GONE = 0.1
+"""What larger batches must take away in the same number of updates at the same rate, as a share of what the training
+took away so far. Whether it is worth it the race decides."""
 
 ENOUGH = 32
 """Batches of 2 to 32 did best of all on CIFAR and ImageNet (Masters & Luschi 2018)."""
@@ -25,15 +26,18 @@ ENOUGH = 32
 def judge(evidence: Evidence) -> Suspicion | None:
     """Intervention: the loss stands, and on larger batches alone, all else as it is, comes down."""
     noise, found, history = evidence.noise, evidence.averaging, evidence.history
-    assert noise is not None and found is not None and history is not None and evidence.problem is not None
+    level = evidence.level
+    assert noise is not None and found is not None and history is not None and level is not None
+    assert evidence.problem is not None
     scale = noise.points[-1].scale
-    if not history.stands or scale.low < BELOW * noise.batch or not found.sure or found.gone < GONE:
-        return None
     here, there = fmean(found.present), fmean(found.averaged)
+    gone = (here - there) / max(level.initial.loss - here, here, 1e-12)
+    if not history.stands or scale.low < BELOW * noise.batch or not found.sure or gone < GONE:
+        return None
     size = min(max(ENOUGH, 2 * found.batch), found.larger)
     return Suspicion(
         cause="batch-too-small",
-        strength=0.9 if found.gone > 0.5 else 0.7,
+        strength=0.9 if there < here / 2 else 0.7,
         where=line(evidence.loop.loss_site),
         summary=f"The loss stands at {here:.3g} on batches of {found.batch}, whose gradients are mostly noise; on "
         f"batches of {found.larger}, at the same rate, it goes to {there:.3g} in {found.updates} updates.",
@@ -67,8 +71,8 @@ RULE = Rule(
     lesson="The gradient of a batch is the data's gradient and noise that falls as 1/√batch size. Once the noise is "
     "the larger part, steps of a fixed length walk about at a height that the noise decides, and the loss stands.",
     told_by="The loss stands; the batch is far below the critical batch size; and from there the same rate on larger "
-    "batches brings the loss down by a quarter or more.",
+    "batches takes a tenth or more of what was learnt so far off the loss.",
     cures="Larger batches (or gradients added up over several); a smaller rate, or one that decays, does the same.",
-    needs=("noise", "averaging", "history"),
+    needs=("noise", "averaging", "history", "level"),
     judge=judge,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unstuck.errors import UnstuckError
 from unstuck.evidence import Evidence
+from unstuck.probes.references import LINEAR
 from unstuck.problem import Problem
 from unstuck.records import Figure
 from unstuck.remedies.wider import CONVS, hidden_layers, widen, width
@@ -29,6 +30,9 @@ def judge(evidence: Evidence) -> Suspicion | None:
     if narrowest is None:
         return None
     where, units = narrowest
+    straight = [m.held_out for m in references.models if m.name == LINEAR]
+    if not units and straight and own < straight[0] - BEHIND - 2 * references.error:
+        return None  # what a linear model reaches, a network without a hidden layer could
     what = f"only {units} unit{'s' * (units > 1)} at {where}" if units else "no hidden layer"
     return Suspicion(
         "underfitting-capacity",
