@@ -208,7 +208,10 @@ def resumed(problem: Problem) -> Problem:
 
 
 def training_rows(problem: Problem) -> Rows | None:
-    """The samples the problem trains on, each once; None where its batches cannot be cut into rows."""
+    """The samples the problem trains on, each once; None where its batches cannot be cut into rows (of a recorded
+    program that was found out when it was captured)."""
+    if problem.rows is None and isinstance(problem.loss, TapeProgram):
+        return None
     return Rows.of(distinct(problem.data), samples_a_batch(problem))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +11,10 @@ from tests.curvature.reference import blobs
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from unstuck.curvature.batches import Data, data_of, distinct, halves, reduction, rows
+from unstuck.curvature.batches import Data, data_of, halves, merged, reduction, rows
 from unstuck.curvature.product import Hessian
 from unstuck.errors import BadArgument
-from unstuck.problem import Problem
+from unstuck.problem import Problem, distinct
 
 X, Y = blobs(13, 6)
 RAGGED = list(zip(X.split(5), Y.split(5), strict=True))
@@ -167,3 +169,33 @@ def test_a_part_is_scaled_as_the_whole(kind: str) -> None:
 
 def first_input(found: Data) -> Tensor:
     return next(iter(found.batches))[0]
+
+
+def few_rows(size, model=None, loss=None):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(384, 6, generator=generator), torch.randn(384, 1, generator=generator)
+    data = list(zip(x.split(size), y.split(size), strict=True))
+    case = Problem(model or nn.Linear(6, 1), loss or nn.MSELoss(), data[: 384 // size])
+    return replace(case, data=tuple(data), held_out=())
+
+
+def test_small_batches_are_joined_where_that_leaves_the_mean_as_it_is():
+    small = few_rows(4)
+    joined = merged(small)
+    assert [len(x) for x, _ in joined.data] == [256]
+    large = few_rows(64)
+    assert merged(large) is large
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [
+        (nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 1)), None),
+        (nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 1)), None),
+        (None, nn.MSELoss(reduction="sum")),
+    ],
+    ids=["batch statistics", "dropout", "a sum"],
+)
+def test_losses_that_depend_on_the_batch_are_left(model, loss):
+    case = few_rows(4, model, loss)
+    assert merged(case) is case

@@ -108,7 +108,7 @@ def test_too_few_batches_are_said():
 def test_a_gradient_that_is_not_finite_is_said():
     case = linear()
     bad = tuple((x * math.inf, y) for x, y in case.data)
-    with pytest.raises(NotMeasurable, match="the gradient after 0 steps is not finite"):
+    with pytest.raises(NotMeasurable, match="no gradient along the training is finite"):
         measure(replace(case, data=bad))
 
 

@@ -1,6 +1,7 @@
 """References: closed forms, and that they know what can be known and no more."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tests.small import clouds, mlp, table, written
 from torch import nn
 
 from unstuck.errors import UnstuckError
-from unstuck.probes.references import Reference, References, accuracy, constant, measure, r_squared
+from unstuck.probes.references import Reference, References, _plain, accuracy, constant, measure, r_squared
 
 
 def test_constant_prediction_is_the_commonest_class_and_the_mean():
@@ -133,3 +134,13 @@ def test_many_columns_of_few_factors_are_read_as_the_factors_are(mixing):
 def test_a_reference_that_was_not_fitted_cannot_say_that_there_is_nothing(held_out, own, empty):
     models = (Reference("linear model", 0.9, held_out), Reference("small neural network", 0.9, held_out - 1))
     assert References("R²", "rows", models, 0.0, 0.01, 800, 200, 0.5, 0.0, own).empty == empty
+
+
+def test_few_columns_are_read_by_their_nearest_rows():
+    generator = np.random.default_rng(0)
+    at = generator.uniform(-1, 1, (1500, 2))
+    height = np.sin(9 * at[:, :1]) * np.cos(9 * at[:, 1:])
+    train, held = (table(at[part], height[part], task="regression") for part in (slice(1000), slice(1000, None)))
+    found = _plain(train, held, time.perf_counter() + 20)
+    assert [m.name for m in found][:2] == ["linear model", "mean of the nearest neighbours"]
+    assert found[0].held_out < 0.1 < 0.9 < found[1].held_out

@@ -265,3 +265,8 @@ def test_a_training_that_maximizes_may_be_sound(gathered):
     case = replace(case, optimizer=case.optimizer.with_options(maximize=True))
     evidence = gathered(trained(case, 120))
     assert evidence.level.train.value > 0.95 and sound(evidence)
+
+
+def test_a_linear_network_behind_a_linear_model_is_not_too_small(gathered):
+    x, y = clouds()
+    assert "underfitting-capacity" not in suspected(gathered(trained(written(nn.Linear(24, 4), x, y), 2)))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,10 +22,14 @@ from unstuck.curvature.escape import Escape, step_out
 from unstuck.curvature.point import Point, checked_hessian, classify
 from unstuck.errors import NotApplicable
 from unstuck.linalg.lanczos import lanczos
-from unstuck.problem import Problem
+from unstuck.probes.gradients import gradient
+from unstuck.problem import Problem, samples_a_batch, training_rows
 
 FLATTER = 100.0
 """Orders of magnitude: directions so much flatter than the steepest need as many more steps."""
+
+GRADIENTS, LEAST = 150, 256
+"""What a verdict costs, in gradients over the data it is about; and samples it is about at least."""
 
 PRODUCTS = 30
 BUDGET_S = 8.0
@@ -49,11 +53,23 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Curvature:
     if problem.optimizer is None or not problem.last:
         raise NotApplicable("no steps were made")
     began = time.perf_counter()
-    problem = merged(problem)
+    problem = _affordable(merged(problem), budget_s)
     point = classify(problem, budget_s=0.7 * budget_s)
     left = max(budget_s - (time.perf_counter() - began), 0.5)
     flat_left, promised = _left(problem, point, left)
     return Curvature(point, sharpness(problem, point.ends.most.low), flat_left, promised, _away(problem, point))
+
+
+def _affordable(problem: Problem, budget_s: float) -> Problem:
+    """The problem with so many of its samples that `GRADIENTS` gradients over them fit the budget."""
+    rows, began = training_rows(problem), time.perf_counter()
+    gradient(problem, problem.twin(last=True), problem.data[0])
+    each = (time.perf_counter() - began) / samples_a_batch(problem)
+    count = max(int(budget_s / (GRADIENTS * each)), LEAST)
+    if rows is None or count >= len(rows):
+        return problem
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))[:count]
+    return replace(problem, data=rows.batches(order, min(samples_a_batch(problem), LEAST)), held_out=())
 
 
 def sharpness(problem: Problem, steepest: float) -> float:

@@ -91,7 +91,8 @@ class Noise:
 def measure(problem: Problem, budget_s: float = BUDGET_S) -> Noise:
     """Up to four times 48 gradients, on copies. Fewer points, then fewer gradients, where time is short.
 
-    Raises NotMeasurable where there are fewer than four batches of one size that share no sample.
+    Raises NotMeasurable where there are fewer than four batches of one size that share no sample, and where no gradient
+    is finite.
     """
     batches, size = _batches(problem)
     states: list[tuple[int, State | None]] = [(0, None), *_along(problem), (problem.loop.steps, problem.last)]
@@ -107,7 +108,10 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Noise:
             model = problem.twin()
             if state is not None:
                 load_state(model, state)
-            points.append(_point(problem, model, at, batches, size, time.perf_counter() + room))
+            point = _point(problem, model, at, batches, size, time.perf_counter() + room)
+            points += [point] if point is not None else []
+    if not points:
+        raise NotMeasurable("no gradient along the training is finite")
     kept = tuple(sorted(points, key=lambda point: point.step))
     return Noise(kept, script_batch(problem) * max(problem.loop.accumulate, 1), _free(problem))
 
@@ -157,10 +161,11 @@ def _ends_first(count: int) -> list[int]:
 
 def _point(
     problem: Problem, model: nn.Module, at: int, batches: tuple[Batch, ...], size: int, deadline: float
-) -> NoisePoint:
+) -> NoisePoint | None:
+    """The noise scale at one state; None where the gradient is not finite."""
     first = _flat(problem, model, batches[0], 0)
     if not math.isfinite(float(first.norm())):
-        raise NotMeasurable(f"the gradient after {at} steps is not finite")
+        return None
     if len(batches) * first.numel() * first.element_size() <= HELD:
         held = [first, *_until(deadline, _gradients(problem, model, batches))]
         return NoisePoint(at, of_gradients(held, size), len(held), size)

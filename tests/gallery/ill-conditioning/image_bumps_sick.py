@@ -8,7 +8,7 @@ from torch import nn
 
 torch.manual_seed(0)
 
-SIZE, GRID, WIDTH, GARMENTS = 28, 20, 0.25, 100
+SIZE, GRID, WIDTH, GARMENTS = 28, 20, 0.35, 100
 
 with gzip.open("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz") as f:
     raw = np.frombuffer(f.read(), np.uint8, offset=16).reshape(-1, SIZE * SIZE)[:GARMENTS]
@@ -25,7 +25,7 @@ bumps = torch.exp(-torch.cdist(square_grid(SIZE), square_grid(GRID)).square() / 
 features = torch.tensor(StandardScaler().fit_transform(bumps.numpy()), dtype=torch.float32)
 
 model = nn.Linear(GRID * GRID, GARMENTS)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.016)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
 for step in range(1, 801):
     optimizer.zero_grad()

@@ -29,7 +29,7 @@ def picture(label, number):
 
 
 def main():
-    torch.manual_seed(1)
+    torch.manual_seed(6)
     trousers = picture(label=1, number=0)
     axis = torch.linspace(-1, 1, 28)
     points = torch.cartesian_prod(axis, axis)
