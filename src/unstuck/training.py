@@ -40,8 +40,7 @@ class Training:
         self.losses: list[float] = []
         self.steps = 0
         self.diverged = False
-        self._order: list[int] = []
-        self._generator = torch.Generator().manual_seed(1000 + seed)
+        self.rewind()
 
     def advance(self, steps: int) -> None:
         """Make `steps` optimizer steps, or fewer where the loss stops being finite (`diverged`)."""
@@ -85,6 +84,11 @@ class Training:
         elif loop.kept:
             for name, parameter in self.model.named_parameters():
                 parameter.grad = parameter.grad if name in loop.kept else None
+
+    def rewind(self) -> None:
+        """Begin with the order of batches anew."""
+        self._order: list[int] = []
+        self._generator = torch.Generator().manual_seed(1000 + self.seed)
 
     def next_batch(self) -> Batch:
         """The batch of the next step, taken from its order."""

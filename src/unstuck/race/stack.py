@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ class Stack:
             name: torch.stack([tensors[name].detach() for tensors in own]) for name in own[0] if name not in self.names
         }
         self.diverged = torch.zeros(len(self.runs), dtype=torch.bool, device=self.flat.device)
-        self.updates: Updates = (Together if together else OneByOne)(self.runs, self.names, self.shapes)
+        self.use(together)
         self._each = Traced(self._direct) if traced else self._direct
         self._out: list[int] = []
         self._scheduled = any(problem.loop.schedule for problem in problems)
@@ -120,6 +121,23 @@ class Stack:
         self.flat, self.diverged = self.flat[chosen], self.diverged[chosen]
         self.buffers = {name: value[chosen] for name, value in self.buffers.items()}
         self.updates.keep(lanes)
+        self._settle()
+
+    def use(self, together: bool) -> None:
+        """Move all lanes at once from now on, or one by one. Only before the first step: both have a memory."""
+        self._way = Together if together else OneByOne
+        self.updates: Updates = self._way(self.runs, self.names, self.shapes)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Steps made inside of this are undone: the lanes stand where they begin, as they must before it."""
+        flat, buffers = self.flat.clone(), {name: value.clone() for name, value in self.buffers.items()}
+        yield
+        self.flat.copy_(flat)
+        self.buffers, self.losses, self.steps = buffers, [], 0
+        self.diverged = torch.zeros_like(self.diverged)
+        self.runs[0].rewind()
+        self.updates = self._way(self.runs, self.names, self.shapes)
         self._settle()
 
     def _step(self) -> None:
