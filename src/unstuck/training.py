@@ -20,7 +20,7 @@ from torch import nn
 from unstuck.criterion import Score, score
 from unstuck.loop import Loop
 from unstuck.problem import Batch, Problem
-from unstuck.sandbox import sandbox
+from unstuck.sandbox import reseed_torch, sandbox
 
 EXCHANGE_TOLERANCE = 0.5
 """Mixing may move the initial loss by this share of itself: fresh random starts differ by so much, while a pretrained
@@ -48,7 +48,7 @@ class Training:
             for _ in range(steps):
                 if self.diverged:
                     return
-                torch.manual_seed(self.seed * 1_000_003 + self.steps)
+                reseed_torch(self.seed * 1_000_003 + self.steps)
                 self._step()
 
     def score(self, batches: Sequence[Batch], limit: int = 32) -> Score:
