@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from unstuck.race.kernels import SHORT, faster
+from unstuck.race.kernels import BOUND, SHORT, called, faster
 from unstuck.race.record import leaves, recorded
 
 aten = torch.ops.aten
@@ -77,6 +77,27 @@ def test_a_softmax_across_rows_is_the_softmax(dtype: torch.dtype, size: tuple[in
         assert torch.allclose(across(x, dim, False), value, **close)
         found = across_back(gradient, across(x, dim, False), dim, dtype)
         assert torch.allclose(found, back(gradient, value, dim, dtype), **close)
+
+
+def test_what_is_called_is_the_operation() -> None:
+    x, index = torch.rand(3, 3) + 1, torch.tensor([[0, 2, 1]])
+    given = {
+        "where": (x > 1.5, x, x * 2), "gather": (x, 1, index), "scatter": (x, 0, index, -1.0), "sum": (x, [1], True),
+        "mean": (x, [0]), "amax": (x, [0], True), "cat": ([x, x], 1), "bmm": (x[None], x[None]), "addmm": (x, x, x),
+        "transpose": (x, 0, 1), "permute": (x, [1, 0]), "unsqueeze": (x, 1), "squeeze": (x[None], [0]),
+        "select": (x, 0, 1), "view": (x, [9]), "expand": (x[None], [2, 3, 3]), "scalar_tensor": (2.0,),
+        "convolution": (x[None, None], x[None, None], None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+        **dict.fromkeys(("add", "sub", "mul", "div", "ne", "eq", "mm"), (x, x)),
+    }  # fmt: skip
+    overloads = {"where": "self", "scatter": "value", "sum": "dim_IntList", "mean": "dim", "transpose": "int",
+                 "select": "int", "squeeze": "dims"}  # fmt: skip
+    for name in BOUND:
+        packet, args = getattr(aten, name), given.get(name, (x,))
+        two = name in ("add", "sub", "mul", "div", "ne", "eq")
+        func = getattr(packet, "Tensor" if two else overloads.get(name, "default"))
+        assert called(func, args) is not func._op and torch.equal(called(func, args)(*args), func(*args)), name
+    assert called(aten.add_.Tensor, (x, x)) == aten.add_.Tensor._op
+    assert called(aten.add.Scalar, (x, 2, 3)) == aten.add.Scalar._op
 
 
 def test_other_shapes_are_left_to_torch() -> None:

@@ -16,7 +16,24 @@ from torch import Tensor
 SHORT = 16
 """Entries of a row below which the softmax across rows is faster (float64: below 100)."""
 
+BOUND = (
+    "add", "sub", "mul", "div", "neg", "exp", "log", "sqrt", "tanh", "sigmoid", "relu", "ne", "eq", "where", "gather",
+    "scatter", "sum", "mean", "amax", "cat", "mm", "bmm", "addmm", "transpose", "permute", "unsqueeze", "squeeze",
+    "select", "view", "expand", "clone", "zeros_like", "ones_like", "scalar_tensor", "convolution",
+)  # fmt: skip
+"""Functions of torch's, or methods of its tensors, that take what the operation of their name takes, in that order."""
+
 aten = torch.ops.aten
+
+
+def called(func: Any, args: Sequence[Any]) -> Callable[..., Any]:
+    """What to call for `func`: something faster where it is known, else torch's own binding in Python (which takes half
+    as long to come to its kernel as an operation that is looked up by name), else the operation."""
+    name = func._schema.name.removeprefix("aten::")
+    scaled = name in ("add", "sub") and len(args) > 2  # where torch.add(x, 2, y) is an old way to say x + 2 y
+    if func._schema.is_mutable or name not in BOUND or scaled:
+        return faster(func, args) or func._op  # type: ignore[no-any-return]
+    return getattr(torch, name, None) or getattr(Tensor, name)  # type: ignore[no-any-return]
 
 
 def faster(func: Any, args: Sequence[Any]) -> Callable[..., Any] | None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unstuck.race.kernels import faster
+from unstuck.race.kernels import called
 
 Call = tuple[Any, tuple[Any, ...], dict[str, Any], Any]
 READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal"}
@@ -96,7 +96,7 @@ class _Script:
         said = [self._said(arg, used) for arg in args] + [f"{k}={self._said(v, used)}" for k, v in kwargs.items()]
         made = [self._made(tensor) for tensor in (given if isinstance(given, (list, tuple)) else [given])]
         left = f"{', '.join(made)}{',' if isinstance(given, (list, tuple)) else ''} = " if given is not None else ""
-        yield made, used, f"{left}{self._constant(faster(func, args) or func._op)}({', '.join(said)})", acts
+        yield made, used, f"{left}{self._constant(called(func, args))}({', '.join(said)})", acts
 
     def _alike(self, given: Tensor, args: Sequence[Any]) -> bool:
         """True if the first operand is the same piece of memory, seen in the same way: its name serves."""
