@@ -89,8 +89,12 @@ def _accepted(cls: type, hyper: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in hyper.items() if k not in {"initial_lr", "params", "param_names"}}
 
 
+CONSTRUCTED = {"initial_accumulator_value"}
+"""Options of which torch's classes take the constructor's value, whatever a group says."""
+
+
 def _required(cls: type) -> set[str]:
     import inspect
 
     parameters = list(inspect.signature(cls).parameters.values())[1:]
-    return {p.name for p in parameters if p.default is inspect.Parameter.empty}
+    return {p.name for p in parameters if p.default is inspect.Parameter.empty or p.name in CONSTRUCTED}

@@ -36,6 +36,11 @@ def reseed(seed: int) -> None:
     """Seed Python, NumPy and torch (its generators, as `torch.manual_seed` takes a millisecond to note its caller)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    reseed_torch(seed)
+
+
+def reseed_torch(seed: int) -> None:
+    """Seed torch's generators alone, on the CPU and on GPUs."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

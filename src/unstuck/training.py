@@ -20,7 +20,7 @@ from torch import nn
 from unstuck.criterion import Score, score
 from unstuck.loop import Loop
 from unstuck.problem import Batch, Problem
-from unstuck.sandbox import sandbox
+from unstuck.sandbox import reseed_torch, sandbox
 
 EXCHANGE_TOLERANCE = 0.5
 """Mixing may move the initial loss by this share of itself: fresh random starts differ by so much, while a pretrained
@@ -40,8 +40,7 @@ class Training:
         self.losses: list[float] = []
         self.steps = 0
         self.diverged = False
-        self._order: list[int] = []
-        self._generator = torch.Generator().manual_seed(1000 + seed)
+        self.rewind()
 
     def advance(self, steps: int) -> None:
         """Make `steps` optimizer steps, or fewer where the loss stops being finite (`diverged`)."""
@@ -49,7 +48,7 @@ class Training:
             for _ in range(steps):
                 if self.diverged:
                     return
-                torch.manual_seed(self.seed * 1_000_003 + self.steps)
+                reseed_torch(self.seed * 1_000_003 + self.steps)
                 self._step()
 
     def score(self, batches: Sequence[Batch], limit: int = 32) -> Score:
@@ -85,6 +84,11 @@ class Training:
         elif loop.kept:
             for name, parameter in self.model.named_parameters():
                 parameter.grad = parameter.grad if name in loop.kept else None
+
+    def rewind(self) -> None:
+        """Begin with the order of batches anew."""
+        self._order: list[int] = []
+        self._generator = torch.Generator().manual_seed(1000 + self.seed)
 
     def next_batch(self) -> Batch:
         """The batch of the next step, taken from its order."""

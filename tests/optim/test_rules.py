@@ -137,6 +137,21 @@ def test_a_rule_is_its_torch_counterpart(network: str, name: str, flags, given) 
     assert all(bool(torch.isfinite(parameter).all()) for parameter in stacked)
 
 
+@pytest.mark.parametrize(("name", "flags", "given"), TABLE)
+def test_a_number_that_all_lanes_share_may_be_a_float(name: str, flags, given) -> None:
+    rule, flags = NAMED[name], frozenset(flags)
+    hyper = numbers(rule, 2, **{key: one(value, 0) for key, value in given.items()})
+    torch.manual_seed(0)
+    begin, gradients_ = torch.randn(2, 5, dtype=F64), torch.randn(6, 2, 5, dtype=F64)
+    ends = []
+    for each in (hyper, {key: float(value[0]) for key, value in hyper.items()}):
+        parameter, state = begin, rule.init(begin, each, flags)
+        for step, gradient in enumerate(gradients_, 1):
+            parameter, state = rule.update(parameter, gradient, state, each, flags, step)
+        ends.append(parameter)
+    assert torch.allclose(*ends, rtol=1e-12, atol=1e-14)
+
+
 def test_the_table_has_every_option_that_torch_documents() -> None:
     for rule in RULES:
         rows = [(flags, given) for name, flags, given in TABLE if name == rule.name]

@@ -11,7 +11,7 @@ from torch import nn
 
 from unstuck.errors import LaneLost
 from unstuck.problem import Problem
-from unstuck.race.executor import Loops, Stacked, fastest, processes
+from unstuck.race.executor import Loops, Stacked, Trial, fastest, processes
 from unstuck.race.forked import Forked
 from unstuck.race.traced import Traced
 
@@ -66,6 +66,20 @@ def test_a_process_without_lanes_rests_and_the_others_go_on() -> None:
     assert [len(curve) for curve in heat.curves] == [10, 10] and len(heat.scores()) == 2
 
 
+def test_lanes_may_be_dealt_in_any_order() -> None:
+    lanes = with_each(problem())
+    heat = Forked([lambda: Stacked(lanes[::2], lanes[0].held_out), lambda: Stacked(lanes[1::2], lanes[0].held_out)],
+                  [3, 3], [0, 2, 4, 1, 3, 5])  # fmt: skip
+    heat.check(3)
+    heat.keep([1, 2, 5])
+    heat.keep([0, 2])
+    for lane, noted, curve in zip((1, 5), heat.check(7), heat.curves, strict=True):
+        single = alone(lanes[lane], 0, 10)
+        assert curve == pytest.approx(single.losses, rel=1e-6) and curve[3:] == noted.losses
+        assert noted.score.loss == pytest.approx(single.score(lanes[0].held_out).loss, rel=1e-6)
+        assert not noted.diverged
+
+
 def test_a_process_that_is_lost_or_fails_is_said() -> None:
     lanes = with_each(problem())
     heat = dealt(lanes)
@@ -108,6 +122,16 @@ def test_the_fastest_is_chosen_and_the_reason_says_what_was_timed() -> None:
     assert "stacked, 2 processes" in why and name in {"stacked", "stacked, 2 processes"}
     heat.advance(3)
     assert [len(curve) for curve in heat.curves] == [3] * 48
+
+
+@pytest.mark.parametrize("name", ["loops", "stacked, traced", "loops, 2 processes", "stacked, one by one, 2 processes"])
+def test_what_is_known_is_not_timed_again(monkeypatch, name: str) -> None:
+    monkeypatch.setattr(Trial, "timed", lambda *_: 1 / 0)
+    lanes = with_each(problem())
+    heat, *said = fastest(lanes, lanes[0].held_out, cores=2, known=(name, "as before"))
+    assert said == [name, "as before"] and isinstance(heat, Forked) is name.endswith("processes")
+    for noted, lane in zip(heat.check(9), lanes, strict=True):
+        assert noted.losses == pytest.approx(alone(lane, 0, 9).losses, rel=1e-6)
 
 
 def test_a_long_race_tries_traced_stacks() -> None:

@@ -93,6 +93,47 @@ def test_a_lane_is_the_training_alone(network: str, seed: int, together: bool, t
         assert (ours.value, ours.loss) == (pytest.approx(theirs.value), pytest.approx(theirs.loss))
 
 
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        (torch.optim.SGD, {"momentum": 0.8, "dampening": 0.3, "maximize": True, "lr": 1e-3}),
+        (torch.optim.Adagrad, {"lr_decay": 0.1, "weight_decay": 0.01, "initial_accumulator_value": 0.5}),
+        (torch.optim.RMSprop, {"alpha": 0.9, "eps": 1e-5, "weight_decay": 0.01, "lr": 1e-3}),
+        (torch.optim.RMSprop, {"momentum": 0.5, "eps": 1e-5, "lr": 1e-3}),
+        (torch.optim.RMSprop, {"centered": True, "eps": 1e-3, "lr": 1e-3}),
+        (torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.1, "betas": (0.8, 0.9), "eps": 1e-5}),
+        (torch.optim.AdamW, {"amsgrad": True, "maximize": True, "lr": 1e-3, "eps": 1e-5}),
+        (torch.optim.Adam, {"decoupled_weight_decay": True, "weight_decay": 0.1, "eps": 1e-5}),
+        (torch.optim.NAdam, {"eps": 1e-5}),
+    ],
+)  # fmt: skip
+def test_a_kernel_does_what_its_optimizer_would(cls, options) -> None:
+    case = problem()
+    falling = replace(case, loop=replace(case.loop, schedule=tuple(0.9**k for k in range(20))))
+    lanes = [replace(c, optimizer=c.optimizer.using(cls, **{"lr": 0.01, **options})) for c in (case, falling)]
+    stack = Stack(lanes, together=False)
+    stack.advance(STEPS)
+    assert all(same(run, alone(lane)) for run, lane in zip(stack.runs, lanes, strict=True))
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_trial_is_undone(together: bool, traced: bool) -> None:
+    lanes = with_each(problem("cnn"))
+    lanes.append(replace(lanes[0], optimizer=lanes[0].optimizer.with_options(lr=1e200)))
+    stack = Stack(lanes, 1, together=not together, traced=traced)
+    for way in (not together, together):
+        stack.use(way)
+        with stack.trial():
+            stack.advance(7)
+            assert stack.diverged[-1]
+    assert (stack.steps, stack.losses, stack.diverged.any()) == (0, [], False)
+    stack.advance(STEPS)
+    for lane, run in zip(lanes[:-1], stack.runs, strict=False):
+        assert same(run, alone(lane, 1))
+
+
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("held", [True, False])
 def test_schedules_clipping_and_groups_are_each_lanes_own(together: bool, held: bool) -> None:

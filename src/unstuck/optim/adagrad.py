@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent
+from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent, rate
 
 
 def init(parameter: Tensor, hyper: Hyper, flags: Flags) -> State:
@@ -26,9 +26,9 @@ def update(
     """One step."""
     slope = descent(parameter, gradient, hyper, flags)
     total = torch.addcmul(state["sum"], slope, slope)
-    rate = hyper["lr"] / (1 + (step - 1) * hyper["lr_decay"])
+    rates = rate(hyper, parameter, 1 / (1 + (step - 1) * hyper["lr_decay"]))
     below = total.sqrt().add_(along(hyper["eps"], parameter))
-    return torch.addcdiv(parameter, along(rate, parameter) * slope, below, value=-1), {"sum": total}
+    return torch.addcdiv(parameter, rates * slope, below, value=-1), {"sum": total}
 
 
 ADAGRAD = Rule(

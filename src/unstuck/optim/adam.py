@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent
+from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent, rate
 
 NUMBERS = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
 
@@ -33,10 +33,10 @@ def moved(parameter: Tensor, slope: Tensor, state: State, hyper: Hyper, step: in
     if "largest" in state:
         square = now["largest"] = torch.maximum(state["largest"], square)
     # √(v / c) + ε = (√v + ε √c) / √c: two passes over memory less
-    root = (1 - hyper["beta2"] ** step).sqrt()
-    rate = along(hyper["lr"] * root / (1 - hyper["beta1"] ** step), parameter)
+    root = (1 - hyper["beta2"] ** step) ** 0.5
+    rates = rate(hyper, parameter, root / (1 - hyper["beta1"] ** step))
     below = square.sqrt().add_(along(hyper["eps"] * root, parameter))
-    return torch.addcdiv(parameter, rate * now["mean"], below, value=-1), now
+    return torch.addcdiv(parameter, rates * now["mean"], below, value=-1), now
 
 
 def update(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent
+from unstuck.optim.rule import Flags, Hyper, Number, Rule, State, along, descent, rate, some
 
 
 def init(parameter: Tensor, hyper: Hyper, flags: Flags) -> State:
@@ -24,8 +24,14 @@ def buffered(slope: Tensor, state: State, hyper: Hyper, step: int) -> Tensor:
     """The next b. Where μ = 0 dampening has no part in it, as in torch."""
     if step == 1:
         return slope
-    fresh = torch.where(hyper["momentum"] == 0, 1.0, 1 - hyper["dampening"])
-    return along(hyper["momentum"], slope) * state["buffer"] + along(fresh, slope) * slope
+    rolled = along(hyper["momentum"], slope) * state["buffer"]
+    return rolled + (along(_fresh(hyper), slope) * slope if some(hyper["dampening"]) else slope)
+
+
+def _fresh(hyper: Hyper) -> Number:
+    """The share of the new slope."""
+    rolling = torch.as_tensor(hyper["momentum"]) != 0
+    return torch.where(rolling, 1 - torch.as_tensor(hyper["dampening"], dtype=torch.float64), 1.0)
 
 
 def update(
@@ -33,7 +39,7 @@ def update(
 ) -> tuple[Tensor, State]:
     """One step."""
     buffer = buffered(descent(parameter, gradient, hyper, flags), state, hyper, step)
-    return torch.addcmul(parameter, along(hyper["lr"], parameter), buffer, value=-1), {"buffer": buffer}
+    return torch.addcmul(parameter, rate(hyper, parameter), buffer, value=-1), {"buffer": buffer}
 
 
 MOMENTUM = Rule(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unstuck.optim.momentum import init
-from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent
+from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent, rate
 
 
 def update(
@@ -22,7 +22,7 @@ def update(
     slope = descent(parameter, gradient, hyper, flags)
     momentum = along(hyper["momentum"], parameter)
     buffer = slope if step == 1 else momentum * state["buffer"] + slope
-    return parameter - along(hyper["lr"], parameter) * (slope + momentum * buffer), {"buffer": buffer}
+    return parameter - rate(hyper, parameter) * (slope + momentum * buffer), {"buffer": buffer}
 
 
 NESTEROV = Rule(

@@ -14,13 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent
+from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent, rate, some
 
 
 def init(parameter: Tensor, hyper: Hyper, flags: Flags) -> State:
     """The mean square S [lanes, …]; the mean gradient under "centered"; b where a lane has momentum."""
     names = ["square", *(["mean"] if "centered" in flags else [])]
-    names += ["buffer"] if bool((hyper["momentum"] > 0).any()) else []
+    names += ["buffer"] if some(hyper["momentum"]) else []
     return {name: torch.zeros_like(parameter) for name in names}
 
 
@@ -35,10 +35,11 @@ def update(
     if "mean" in state:
         now["mean"] = state["mean"].lerp(slope, take)
         spread = spread - now["mean"].square()
-    move = slope / spread.sqrt().add_(along(hyper["eps"], parameter))
-    if "buffer" in state:
-        move = now["buffer"] = along(hyper["momentum"], parameter) * state["buffer"] + move
-    return parameter - along(hyper["lr"], parameter) * move, now
+    below = spread.sqrt().add_(along(hyper["eps"], parameter))
+    if "buffer" not in state:
+        return torch.addcdiv(parameter, rate(hyper, parameter) * slope, below, value=-1), now
+    now["buffer"] = along(hyper["momentum"], parameter) * state["buffer"] + slope / below
+    return torch.addcmul(parameter, rate(hyper, parameter), now["buffer"], value=-1), now
 
 
 RMSPROP = Rule(

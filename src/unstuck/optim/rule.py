@@ -4,7 +4,8 @@
     parameter, state = rule.update(parameter, gradient, state, hyper, flags, step)
 
 parameter, gradient   [lanes, …]; a lane is one training
-hyper                 numbers by name, each [lanes] in float64 (`numbers` makes them): every lane has its own
+hyper                 numbers by name, each [lanes] in float64 (`numbers` makes them): every lane has its own. One that
+                      all lanes share may be a float: what is computed from it costs no operation of torch's
 flags                 options that are on or off for all lanes: "maximize", "amsgrad", "centered", "nesterov"
 state                 tensors by name, [lanes, …] each; which there are `init` decides
 step                  1 at the first update
@@ -17,13 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from unstuck.errors import BadArgument
 
-Hyper = Mapping[str, Tensor]
+Number = Tensor | float
+Hyper = Mapping[str, Number]
 State = dict[str, Tensor]
 Flags = frozenset[str]
 NONE: Flags = frozenset()
@@ -46,15 +49,31 @@ class Rule:
     options: Mapping[str, object]
 
 
-def along(values: Tensor, parameter: Tensor) -> Tensor:
-    """Numbers [lanes] in the shape and dtype that multiply `parameter` [lanes, …].
+@overload
+def along(values: Tensor, parameter: Tensor) -> Tensor: ...
+@overload
+def along(values: Number, parameter: Tensor) -> Number: ...
+def along(values: Number, parameter: Tensor) -> Number:
+    """Numbers [lanes] in the shape and dtype that multiply `parameter` [lanes, …]; a float as it is.
 
     What is computed from hyperparameters is computed in float64 and rounded here: 1 − β₂ in float32 is 1e-5 off.
 
     >>> along(torch.tensor([0.1, 0.2]), torch.zeros(2, 3, 4)).shape
     torch.Size([2, 1, 1])
     """
+    if not isinstance(values, Tensor):
+        return values
     return values.to(parameter.device, parameter.dtype).reshape(-1, *(1 for _ in parameter.shape[1:]))
+
+
+def rate(hyper: Hyper, parameter: Tensor, factor: Number = 1.0) -> Tensor:
+    """Learning rates times a factor, as `along` gives them, and always a tensor."""
+    return along(torch.as_tensor(hyper["lr"], dtype=torch.float64) * factor, parameter)
+
+
+def some(values: Number) -> bool:
+    """True if the number is not zero in every lane."""
+    return bool(values.any()) if isinstance(values, Tensor) else values != 0
 
 
 def numbers(rule: Rule, lanes: int, **given: float | Sequence[float]) -> dict[str, Tensor]:
@@ -80,4 +99,4 @@ def descent(parameter: Tensor, gradient: Tensor, hyper: Hyper, flags: Flags) -> 
     if "maximize" in flags:
         gradient = -gradient
     decay = hyper["weight_decay"]
-    return gradient + along(decay, parameter) * parameter if bool(decay.any()) else gradient
+    return gradient + along(decay, parameter) * parameter if some(decay) else gradient

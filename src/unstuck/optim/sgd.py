@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unstuck.optim.rule import Flags, Hyper, Rule, State, along, descent
+from unstuck.optim.rule import Flags, Hyper, Rule, State, descent, rate
 
 
 def init(parameter: Tensor, hyper: Hyper, flags: Flags) -> State:
@@ -23,7 +23,7 @@ def update(
 ) -> tuple[Tensor, State]:
     """One step; two operations over [lanes, …] and one for the penalty."""
     slope = descent(parameter, gradient, hyper, flags)
-    return torch.addcmul(parameter, along(hyper["lr"], parameter), slope, value=-1), state
+    return torch.addcmul(parameter, rate(hyper, parameter), slope, value=-1), state
 
 
 SGD = Rule(

@@ -3,9 +3,10 @@
     for seed, results, executors in contest(problem, settings, steps=500, seeds=3):
         max(results, key=lambda result: result.score).setting
 
-All lanes see the same batches in the same order. After an eighth and after half of the steps a quarter of the settings
-goes on (Jamieson & Talwalkar 2016); what is left is trained to the end, once with each seed, so that settings can be
-compared seed by seed. `full` trains all of them to the end with every seed.
+All lanes see the same batches in the same order. After one and after three eighths of the steps a quarter of the
+settings goes on (Jamieson & Talwalkar 2016), by the mean of its last two scores: a score of some hundred samples is off
+by more than what tells good settings apart. What is left is trained to the end, once with each seed, so that settings
+can be compared seed by seed. `full` trains all of them to the end with every seed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 import torch
 
@@ -27,12 +29,16 @@ from unstuck.trace import trace
 from unstuck.training import Training, exchangeable
 
 CHECKS = 8
-RUNGS = (1, 4)
+RUNGS = (1, 3)
 """Checks after which one in `ETA` goes on."""
 ETA, LAST = 4, 4
 """…but not fewer than `LAST`."""
+RECENT = 2
+"""Scores it is chosen by."""
 
 Tick = Callable[[str, float], None]
+Found = dict[tuple[int, int], tuple[str, str]]
+"""Who trains lanes of a batch size and a number fastest, and why: with the next seed that is not asked again."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +77,24 @@ def prepared(problem: Problem) -> Problem:
 
 
 def stage(
-    problem: Problem, settings: Sequence[Setting], steps: int, seed: int, halve: bool, tick: Tick
+    problem: Problem, settings: Sequence[Setting], steps: int, seed: int, halve: bool, tick: Tick, found: Found
 ) -> tuple[list[Result], dict[str, str]]:
-    """All settings with one seed; and who trained them, with the reason, by batch size."""
+    """All settings with one seed; and who trained them, with the reason, by batch size. `found` grows by that."""
     with single_threaded():
-        return _stage(problem, settings, steps, seed, halve, tick)
+        return _stage(problem, settings, steps, seed, halve, tick, found)
 
 
 def _stage(
-    problem: Problem, settings: Sequence[Setting], steps: int, seed: int, halve: bool, tick: Tick
+    problem: Problem, settings: Sequence[Setting], steps: int, seed: int, halve: bool, tick: Tick, found: Found
 ) -> tuple[list[Result], dict[str, str]]:
     mix = bool(seed) and exchangeable(problem)
     batches = _scored(problem)
     begin = Training(problem).score(batches, len(batches)).loss
     heats, executors = [], {}
     for places, problems in lanes(problem, settings):
-        trained, name, why = fastest(problems, batches, seed, mix, steps)
+        like = settings[places[0]].batch_size, len(places)
+        trained, name, why = fastest(problems, batches, seed, mix, steps, known=found.get(like))
+        found[like] = name, why
         executors[f"batches of {settings[places[0]].batch_size}"] = f"{name} ({why})"
         heats.append(_Heat(places, trained, {place: ([], [], []) for place in places}))
     for check in range(1, CHECKS + 1):
@@ -108,20 +116,18 @@ def _advance(heat: _Heat, now: int, begin: float) -> None:
     made = heat.notes[heat.places[0]][0][-1] if heat.places and heat.notes[heat.places[0]][0] else 0
     if not heat.places or now == made:
         return
-    heat.heat.advance(now - made)
-    lanes_ = zip(heat.places, heat.heat.diverged, heat.heat.scores(), heat.heat.curves, strict=True)
-    for place, diverged, score, curve in lanes_:
-        heat.gone |= {place} if diverged else set()
+    for place, found in zip(heat.places, heat.heat.check(now - made), strict=True):
+        heat.gone |= {place} if found.diverged else set()
         steps, train, held_out = heat.notes[place]
-        fresh = curve[made:now]
         steps.append(now)
-        train.append(math.fsum(fresh) / len(fresh) if fresh and not diverged else math.nan)
-        held_out.append(level(score, diverged, begin))
+        whole = found.losses and not found.diverged
+        train.append(math.fsum(found.losses) / len(found.losses) if whole else math.nan)
+        held_out.append(level(found.score, found.diverged, begin))
 
 
 def _keep_the_better(heats: Sequence[_Heat]) -> None:
-    """One in `ETA` of all lanes, the best by their last score; ties go to the one named first."""
-    scores = {place: heat.notes[place][2][-1] for heat in heats for place in heat.places}
+    """One in `ETA` of all lanes, the best by their last scores; ties go to the one named first."""
+    scores = {place: fmean(heat.notes[place][2][-RECENT:]) for heat in heats for place in heat.places}
     count = max(LAST, math.ceil(len(scores) / ETA))
     best = set(sorted(scores, key=lambda place: (-scores[place], place))[:count])
     for heat in heats:
@@ -148,14 +154,14 @@ def contest(
     for name, number in (("steps", steps), ("seeds", seeds), ("settings", len(settings))):
         if number < 1:
             raise BadArgument(f"contest: `{name}` must be at least 1, got {number}")
-    problem, chosen = prepared(problem), list(settings)
+    problem, chosen, found = prepared(problem), list(settings), Found()
     for seed in range(seeds):
         done, executors = known(seed), dict[str, str]()
         if done is None:
             def part(what: str, share: float, before: int = seed) -> None:
                 tick(what, (before + share) / seeds)
 
-            done, executors = stage(problem, chosen, steps, seed, not full and seed == 0, part)
+            done, executors = stage(problem, chosen, steps, seed, not full and seed == 0, part, found)
         yield seed, done, executors
         if not full and seed == 0:
             chosen = survivors(done, steps)[:LAST]

@@ -1,4 +1,4 @@
-"""Who trains a group of lanes: a stack or plain loops, in this process or several, whichever five steps find fastest.
+"""Who trains a group of lanes: a stack or plain loops, in this process or several, whichever a few steps find fastest.
 
     heat, name, why = fastest(problems, scored)
     name, why                       # "stacked, 2 processes", "stacked 32 µs a lane and step; one by one 92; loops 190"
@@ -9,198 +9,144 @@ Small lanes are faster stacked (an operation serves all), large ones with torch'
 that vmap refuses goes in plain loops. Each process keeps to one thread of torch's: inside of operations this small its
 threads mostly wait for each other (65 lanes of a small network, two cores, one of them busy: 40 µs a lane and step with
 one thread, 1 800 with two).
+
+Where there are several processes, they build the candidates for their own lanes and time them all at once, as they are
+to run; who is chosen goes on from there, put back to its start. So to choose costs little more than to begin.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import torch
 
-from unstuck.criterion import Score
 from unstuck.problem import Batch, Problem
 from unstuck.race.forked import Forked
-from unstuck.race.stack import Stack, why_not
-from unstuck.race.traced import CHECKED
+from unstuck.race.heats import FEWEST, Heat, Loops, Stacked, single_threaded
+from unstuck.race.stack import why_not
 from unstuck.race.updates import has_rules
-from unstuck.training import Training
 
-WARM, TIMED = 2, 5
-"""Steps before the clock runs, and on it."""
+__all__ = ["FEWEST", "Heat", "Loops", "Stacked", "fastest", "processes", "single_threaded"]
 
-LONG = 10.0
-"""Seconds a race must take for tracing to be tried: to load what traces takes one."""
+LONG = 0.3
+"""Seconds of plain loops from which it pays to record a stack's step: that takes as long as ten steps."""
 
-FEWEST = 2
-"""Lanes that are worth a stack, or a process."""
+LOOPS = "loops"
 
-
-class Heat(Protocol):
-    """Lanes in training, in the order they were given."""
-
-    @property
-    def curves(self) -> list[list[float]]:
-        """The losses of each lane so far."""
-        ...
-
-    @property
-    def diverged(self) -> list[bool]:
-        """Lanes whose loss stopped being finite."""
-        ...
-
-    def scores(self) -> list[Score]:
-        """Each lane's score on the batches it was made with."""
-        ...
-
-    def advance(self, steps: int) -> None:
-        """Make so many steps in every lane that has not diverged."""
-        ...
-
-    def keep(self, lanes: Sequence[int]) -> None:
-        """Go on with these lanes alone, given in ascending order."""
-        ...
+WAYS = {
+    f"stacked{'' if together else ', one by one'}{', traced' if traced else ''}": (together, traced)
+    for traced in (False, True) for together in (True, False)
+}  # fmt: skip
+"""What stacks are called, and what they are: moved all at once or one by one, recorded or not."""
 
 
-class Loops:
-    """Plain loops, one lane after the other."""
+class Trial:
+    """Some lanes before it is decided who trains them, and from then on."""
 
-    def __init__(self, problems: Sequence[Problem], scored: Sequence[Batch], seed: int = 0, mix: bool = True) -> None:
-        self.runs, self.scored = [Training(problem, seed, mix) for problem in problems], scored
+    def __init__(self, problems: Sequence[Problem], scored: Sequence[Batch], seed: int, mix: bool) -> None:
+        self.problems, self.scored, self.seed, self.mix = problems, scored, seed, mix
+        self.stacked: dict[bool, Stacked] = {}
+        self.heat: Heat | None = None
 
-    @property
-    def curves(self) -> list[list[float]]:
-        """The losses of each lane."""
-        return [run.losses for run in self.runs]
+    def timed(self, name: str) -> float | str:
+        """Seconds a lane and step; or why this one cannot do it."""
+        try:
+            return Loops(self.problems[:FEWEST], self.scored).timed() if name == LOOPS else self._stack(name).timed()
+        except Exception as error:  # whatever a model raises under vmap
+            return f"vmap refuses: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
 
-    @property
-    def diverged(self) -> list[bool]:
-        """Lanes whose loss stopped being finite."""
-        return [run.diverged for run in self.runs]
+    def choose(self, name: str) -> None:
+        """Let this one train the lanes."""
+        loops = name == LOOPS
+        self.heat = Loops(self.problems, self.scored, self.seed, self.mix) if loops else self._stack(name)
+        self.stacked = {}
 
-    def scores(self) -> list[Score]:
-        """Each lane's score."""
-        with single_threaded():
-            return [run.score(self.scored, len(self.scored)) for run in self.runs]
+    def _stack(self, name: str) -> Stacked:
+        """The stack of this name: one that is there already moves its lanes in that way from now on."""
+        together, traced = WAYS[name]
+        there = self.stacked.get(traced)
+        if there is None:
+            self.stacked[traced] = Stacked(self.problems, self.scored, self.seed, self.mix, together, traced)
+        else:
+            there.stack.use(together)
+        return self.stacked[traced]
 
-    def advance(self, steps: int) -> None:
-        """Make so many steps in every lane."""
-        with single_threaded():
-            for run in self.runs:
-                run.advance(steps)
-
-    def keep(self, lanes: Sequence[int]) -> None:
-        """Go on with these lanes alone."""
-        self.runs = [self.runs[lane] for lane in lanes]
-
-
-class Stacked:
-    """One stack."""
-
-    def __init__(
-        self, problems: Sequence[Problem], scored: Sequence[Batch], seed: int = 0, mix: bool = True,
-        together: bool = True, traced: bool = False,
-    ) -> None:  # fmt: skip
-        self.stack, self.scored = Stack(problems, seed, mix, together, traced), scored
-        self._curves: list[list[float]] = [[] for _ in problems]
-        self._read = 0
-
-    @property
-    def curves(self) -> list[list[float]]:
-        """The losses of each lane."""
-        fresh = self.stack.losses[self._read :]
-        for curve, losses in zip(self._curves, torch.stack(fresh, 1).tolist() if fresh else [], strict=False):
-            curve += losses
-        self._read += len(fresh)
-        return self._curves
-
-    @property
-    def diverged(self) -> list[bool]:
-        """Lanes whose loss stopped being finite."""
-        return [run.diverged for run in self.stack.runs]
-
-    def scores(self) -> list[Score]:
-        """Each lane's score."""
-        with single_threaded():
-            return [run.score(self.scored, len(self.scored)) for run in self.stack.runs]
-
-    def advance(self, steps: int) -> None:
-        """Make so many steps in every lane."""
-        with single_threaded():
-            self.stack.advance(steps)
-
-    def keep(self, lanes: Sequence[int]) -> None:
-        """Go on with these lanes alone."""
-        curves = self.curves
-        self._curves = [curves[lane] for lane in lanes]
-        self.stack.keep(lanes)
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Torch's operations run in the calling thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-Make = Callable[[Sequence[Problem]], Loops | Stacked]
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.heat, name)
 
 
 def fastest(
     problems: Sequence[Problem], scored: Sequence[Batch], seed: int = 0, mix: bool = True, steps: int = 0,
-    cores: int | None = None,
+    cores: int | None = None, known: tuple[str, str] | None = None,
 ) -> tuple[Heat, str, str]:  # fmt: skip
     """(the heat, its executor's name, why it was chosen) for problems of one signature and so many `steps` ahead.
 
-    Every candidate makes seven steps on copies (plain loops with two lanes). `cores`: processes at most; left out, as
-    many as this one may run on, where processes can be forked.
+    `cores`: processes at most; left out, as many as this one may run on, where processes can be forked. `known`: the
+    name and the reason that were found for lanes like these; nothing is timed then.
     """
+    count, trial = processes(problems, cores), partial(Trial, scored=scored, seed=seed, mix=mix)
+    if known is not None:
+        name, why = known
+        return _begun(problems, trial, count, name), name, why
     reason = why_not(problems[0]) or ("" if len(problems) >= FEWEST else "one lane alone")
-    times: dict[str, float] = {}
-    makes: dict[str, Make] = {"loops": partial(Loops, scored=scored, seed=seed, mix=mix)}
-
-    def tried(name: str, make: Make) -> str:
-        """Times a candidate; why it fails, if it does."""
-        try:
-            times[name] = _timed(make(problems[: FEWEST if name == "loops" else None]))
-            makes[name] = make
-        except Exception as error:  # whatever a model raises under vmap
-            return f"vmap refuses: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-        return ""
-
-    if not reason:
-        tried("loops", makes["loops"])
-        stacked = partial(Stacked, scored=scored, seed=seed, mix=mix)
-        for together in (True, False) if has_rules(problems) else (False,):
-            reason = reason or tried(_named(together), partial(stacked, together=together))
-        if not reason and len(problems) * steps * min(times.values()) > LONG:
-            for together in (True, False) if has_rules(problems) else (False,):
-                tried(_named(together, True), partial(stacked, together=together, traced=True))
-    best = min(times, key=lambda name: times[name]) if times else "loops"
-    count = processes(problems, cores)
-    there = f"{best}, {count} processes"
-    if count > 1:
-        times[best] = times.get(best) or _timed(makes[best](problems[:FEWEST]))
-        times[there] = _timed(_dealt(problems, makes[best], count))
+    if reason and count == 1:
+        return _begun(problems, trial, count, LOOPS), LOOPS, reason
+    lanes = _dealt(problems, trial, count) if count > 1 else trial(problems)
+    times, reason = _times(problems, lanes, count, steps, reason)
+    best = min(times, key=lambda name: times[name]) if times else LOOPS
     said = "; ".join(f"{name} {1e6 * each:.0f} µs" for name, each in sorted(times.items(), key=lambda item: item[1]))
     why = "; ".join(filter(None, (f"a lane and step takes {said}" if said else "", reason)))
-    if count > 1 and times[there] < times[best]:
-        return _dealt(problems, makes[best], count), there, why
-    return makes[best](problems), best, why
+    return _begun(problems, trial, count, best, lanes), best, why
 
 
-def _named(together: bool, traced: bool = False) -> str:
-    """As a report says it: `stacked, one by one, traced`."""
-    return f"stacked{'' if together else ', one by one'}{', traced' if traced else ''}"
+def _times(
+    problems: Sequence[Problem], lanes: Trial | Forked, count: int, steps: int, reason: str
+) -> tuple[dict[str, float], str]:
+    """Seconds a lane and step of each executor; and why lanes cannot be stacked."""
+    suffix, times = _apart(count), dict[str, float]()
+
+    def tried(name: str, alone: bool = False) -> str:
+        first = 1 if alone else None
+        found = lanes.each("timed", name, first=first) if isinstance(lanes, Forked) else [lanes.timed(name)]
+        why = next((why for why in found if isinstance(why, str)), "")
+        if not why:
+            times[name if alone else f"{name}{suffix}"] = max(map(float, found)) / (1 if alone else count)
+        return why
+
+    failed = tried(LOOPS, alone=True)
+    long = not failed and len(problems) * steps * times[LOOPS] > LONG
+    for name, (together, traced) in WAYS.items():
+        if traced == long and (has_rules(problems) or not together):
+            reason = reason or failed or tried(name)
+    if count > 1 and not failed:
+        if reason or times[LOOPS] / count < min(times.values()):
+            tried(LOOPS)
+        apart = {name: each for name, each in times.items() if name.endswith(suffix)}
+        tried(min(apart, key=lambda name: apart[name]).removesuffix(suffix), alone=True)
+    return times, reason
+
+
+def _begun(
+    problems: Sequence[Problem], trial: Callable[[Sequence[Problem]], Trial], count: int, name: str,
+    lanes: Trial | Forked | None = None,
+) -> Heat:  # fmt: skip
+    """The heat of this name, made of the `lanes` that were tried where they can go on."""
+    suffix = _apart(count)
+    if suffix and name.endswith(suffix):
+        forked = lanes if isinstance(lanes, Forked) else _dealt(problems, trial, count)
+        forked.each("choose", name.removesuffix(suffix))
+        return forked
+    alone = lanes if isinstance(lanes, Trial) else trial(problems)
+    alone.choose(name)
+    assert alone.heat is not None
+    return alone.heat
+
+
+def _apart(count: int) -> str:
+    """What a name ends with where lanes are dealt to processes."""
+    return f", {count} processes" if count > 1 else ""
 
 
 def processes(problems: Sequence[Problem], cores: int | None = None) -> int:
@@ -212,16 +158,9 @@ def processes(problems: Sequence[Problem], cores: int | None = None) -> int:
     return max(1, min(there if cores is None else cores, len(problems) // FEWEST))
 
 
-def _dealt(problems: Sequence[Problem], make: Make, count: int) -> Forked:
-    share = math.ceil(len(problems) / count)
-    parts = [problems[k : k + share] for k in range(0, len(problems), share)]
-    return Forked([partial(make, part) for part in parts], [len(part) for part in parts])
-
-
-def _timed(heat: Heat) -> float:
-    """Seconds a lane and step. What is traced is checked a few times before it runs alone."""
-    heat.advance(WARM + CHECKED)
-    lanes = len(heat.curves)
-    began = time.perf_counter()
-    heat.advance(TIMED)
-    return (time.perf_counter() - began) / TIMED / lanes
+def _dealt(problems: Sequence[Problem], trial: Callable[[Sequence[Problem]], Trial], count: int) -> Forked:
+    """Dealt in turn: neighbours, which are as good as each other, go to different processes, so that halving leaves
+    them all about as many lanes."""
+    places = [range(k, len(problems), count) for k in range(count)]
+    parts = [partial(trial, [problems[k] for k in own]) for own in places]
+    return Forked(parts, [len(own) for own in places], [k for own in places for k in own])

@@ -9,6 +9,7 @@ it: to give back and ask anew for the same 10 MB at every step costs as much as 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import multiprocessing
 import signal
 import weakref
@@ -23,11 +24,15 @@ from unstuck.errors import LaneLost
 
 
 class Forked:
-    """The lanes of several processes as one heat, in the order they were dealt."""
+    """The lanes of several processes as one heat. `order`: the lane at each place, process after process; left out,
+    lanes were dealt as they come."""
 
-    def __init__(self, makes: Sequence[Callable[[], Any]], counts: Sequence[int]) -> None:
+    def __init__(
+        self, makes: Sequence[Callable[[], Any]], counts: Sequence[int], order: Sequence[int] | None = None
+    ) -> None:
         context = multiprocessing.get_context("fork")
         self.counts = list(counts)
+        self._order = list(range(sum(counts)) if order is None else order)
         self.workers: list[Any] = []
         self._ends: list[Connection] = []
         for make in makes:
@@ -57,26 +62,39 @@ class Forked:
         """Make so many steps in every lane, in all processes at once."""
         self._all("advance", [(steps,)] * len(self.workers))
 
+    def check(self, steps: int) -> list[Any]:
+        """Make so many steps, and say how each lane stands."""
+        return self._gathered("check", steps)
+
     def keep(self, lanes: Sequence[int]) -> None:
         """Go on with these lanes alone; a process that is left without any rests."""
-        first, told, counts = 0, [], []
-        for count in self.counts:
-            told.append(([lane - first for lane in lanes if first <= lane < first + count],))
-            counts.append(len(told[-1][0]))
-            first += count
+        now, told, order = {lane: k for k, lane in enumerate(lanes)}, [], []
+        for own in self._dealt():
+            told.append(([k for k, lane in enumerate(own) if lane in now],))
+            order += [now[lane] for lane in own if lane in now]
         self._all("keep", told)
-        self.counts = counts
+        self.counts, self._order = [len(kept) for (kept,) in told], order
+
+    def each(self, what: str, *arguments: Any, first: int | None = None) -> list[Any]:
+        """What each process (or the `first` of them) answers when its heat is asked for this."""
+        return self._all(what, [arguments] * len(self.workers), first)
 
     def close(self) -> None:
         """End the processes. Done by itself when the heat is let go."""
         self._finalizer()
 
-    def _gathered(self, what: str) -> list[Any]:
-        return [one for part in self._all(what, [()] * len(self.workers)) for one in part]
+    def _dealt(self) -> list[list[int]]:
+        """The lanes of each process."""
+        ends = list(itertools.accumulate(self.counts, initial=0))
+        return [self._order[a:b] for a, b in itertools.pairwise(ends)]
 
-    def _all(self, what: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Tell every process, then hear them all: they work at the same time."""
-        busy = [k for k, count in enumerate(self.counts) if count]
+    def _gathered(self, what: str, *arguments: Any) -> list[Any]:
+        found = [one for part in self.each(what, *arguments) for one in part]
+        return [found[place] for place in sorted(range(len(found)), key=self._order.__getitem__)]
+
+    def _all(self, what: str, arguments: Sequence[tuple[Any, ...]], first: int | None = None) -> list[Any]:
+        """Tell every process (or the `first` of them), then hear them all: they work at the same time."""
+        busy = [k for k, count in enumerate(self.counts) if count][:first]
         try:
             for k in busy:
                 self._ends[k].send((what, arguments[k]))

@@ -16,7 +16,9 @@ holds what no gradient reaches too: frozen and unused parameters.)
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +26,9 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from unstuck.optim.rule import along
 from unstuck.problem import Batch, Problem
+from unstuck.race.one_by_one import OneByOne
 from unstuck.race.traced import Traced
-from unstuck.race.updates import OneByOne, Together, Updates
+from unstuck.race.updates import Together, Updates
 from unstuck.sandbox import sandbox
 from unstuck.training import Training
 
@@ -91,9 +94,11 @@ class Stack:
             name: torch.stack([tensors[name].detach() for tensors in own]) for name in own[0] if name not in self.names
         }
         self.diverged = torch.zeros(len(self.runs), dtype=torch.bool, device=self.flat.device)
-        self.updates: Updates = (Together if together else OneByOne)(self.runs, self.names, self.shapes)
+        self.use(together)
         self._each = Traced(self._direct) if traced else self._direct
-        self._share()
+        self._out: list[int] = []
+        self._scheduled = any(problem.loop.schedule for problem in problems)
+        self._settle()
 
     def advance(self, steps: int) -> None:
         """Make `steps` optimizer steps in every lane that has not diverged."""
@@ -103,11 +108,11 @@ class Stack:
     def run(self, steps: int) -> None:
         """The same inside of a sandbox of the caller's."""
         for _ in range(steps):
-            if bool(self.diverged.all()):
+            if len(self._out) == len(self.runs):
                 break
             torch.default_generator.manual_seed(self.seed * 1_000_003 + self.steps)
             self._step()
-        self._share()
+        self._share(self.buffers)
 
     def keep(self, lanes: Sequence[int]) -> None:
         """Go on with these lanes alone; `losses` up to here keep their old places."""
@@ -116,21 +121,40 @@ class Stack:
         self.flat, self.diverged = self.flat[chosen], self.diverged[chosen]
         self.buffers = {name: value[chosen] for name, value in self.buffers.items()}
         self.updates.keep(lanes)
-        self._share()
+        self._settle()
+
+    def use(self, together: bool) -> None:
+        """Move all lanes at once from now on, or one by one. Only before the first step: both have a memory."""
+        self._way = Together if together else OneByOne
+        self.updates: Updates = self._way(self.runs, self.names, self.shapes)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Steps made inside of this are undone: the lanes stand where they begin, as they must before it."""
+        flat, buffers = self.flat.clone(), {name: value.clone() for name, value in self.buffers.items()}
+        yield
+        self.flat.copy_(flat)
+        self.buffers, self.losses, self.steps = buffers, [], 0
+        self.diverged = torch.zeros_like(self.diverged)
+        self.runs[0].rewind()
+        self.updates = self._way(self.runs, self.names, self.shapes)
+        self._settle()
 
     def _step(self) -> None:
         gradients, losses = self._gradients(self._batches())
         self.losses.append(losses)
-        self.diverged = self.diverged | ~torch.isfinite(losses)
+        if not math.isfinite(float(losses.sum())):  # one number to look at, of all lanes
+            self.diverged = self.diverged | ~torch.isfinite(losses)
+            self._out = self.diverged.nonzero().flatten().tolist()
         self.steps += 1
-        for run in self.runs:
+        for run in self.runs if self._scheduled else ():
             run.steps = self.steps
         self._clip(gradients)
-        self.flat = self.updates.step(self.flat, gradients, self.diverged, self.steps)
+        self.updates.step(self.flat, gradients, self._out, self.steps)
 
     def _gradients(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """(gradient [lanes, …] of each parameter, losses [lanes]) of one batch; buffers move on."""
-        gradients, losses, self.buffers = self._each((self._split(self.flat), self.buffers, batch))
+        gradients, losses, self.buffers = self._each((self._parts, self.buffers, batch))
         return gradients, losses.detach()
 
     def _direct(
@@ -166,13 +190,18 @@ class Stack:
         for gradient in gradients:
             gradient *= along(factor, gradient)
 
-    def _share(self) -> None:
-        """Let every lane's own model hold its rows."""
-        rows = [*zip(self.names, self._split(self.flat), strict=True), *self.buffers.items()]
-        for lane, run in enumerate(self.runs):
-            run.diverged = bool(self.diverged[lane])
-            own = {**dict(run.model.named_parameters()), **dict(run.model.named_buffers())}
-            for name, stacked in rows:
+    def _settle(self) -> None:
+        """Note what stays from step to step: the parameters are moved where they are."""
+        self._parts = self._split(self.flat)
+        self._out = self.diverged.nonzero().flatten().tolist()
+        self._own = [{**dict(run.model.named_parameters()), **dict(run.model.named_buffers())} for run in self.runs]
+        self._share({**dict(zip(self.names, self._parts, strict=True)), **self.buffers})
+
+    def _share(self, tensors: Mapping[str, Tensor]) -> None:
+        """Let every lane's own model hold its rows of these."""
+        for lane, (run, own) in enumerate(zip(self.runs, self._own, strict=True)):
+            run.diverged, run.steps = lane in self._out, self.steps
+            for name, stacked in tensors.items():
                 own[name].data = stacked[lane]
 
 

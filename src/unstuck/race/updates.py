@@ -1,33 +1,30 @@
-"""How the lanes of a stack are moved: all at once by our update rules, or one by one by torch's own optimizers.
+"""How the lanes of a stack are moved all at once, by our update rules.
 
-All at once is faster where a lane is small (an operation serves all of them); one by one where it is large, because
-torch's fused kernels pass through memory once, and where we have no rule for the optimizer.
+That is faster than one by one where a lane is small: an operation serves all of them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from unstuck.optim.rule import Flags, Rule, State
+from unstuck.optim.rule import Flags, Number, Rule, State
 from unstuck.optim.rules import counterpart
 from unstuck.problem import Problem
 from unstuck.training import Training
-
-FUSED = (torch.optim.SGD, torch.optim.Adagrad, torch.optim.Adam, torch.optim.AdamW)
-"""Optimizers of torch with a fused kernel on CPUs and GPUs."""
 
 
 class Updates(Protocol):
     """One way to move the rows."""
 
-    def step(self, flat: Tensor, gradients: Sequence[Tensor], diverged: Tensor, step: int) -> Tensor:
-        """Parameters [lanes, n] after the step along the gradient [lanes, …] of each of them."""
+    def step(self, flat: Tensor, gradients: Sequence[Tensor], out: Sequence[int], step: int) -> None:
+        """Move the parameters [lanes, n] where they are, along the gradient [lanes, …] of each of them; lanes that are
+        `out` stay as they are."""
         ...
 
     def keep(self, lanes: Sequence[int]) -> None:
@@ -62,6 +59,14 @@ class _Block:
     numbers: dict[str, Tensor]
     group: int
     state: State | None = None
+    hyper: dict[str, Number] = field(default_factory=dict)
+
+    def settle(self) -> None:
+        """Note the numbers as the rule is to have them: what all lanes share as a float."""
+        self.hyper = {
+            name: float(value[0]) if name != "lr" and bool((value == value[0]).all()) else value
+            for name, value in self.numbers.items()
+        }
 
 
 class Together:
@@ -72,12 +77,14 @@ class Together:
         ends = list(itertools.accumulate((shape.numel() for shape in shapes), initial=0))
         places = {name: slice(a, b) for name, (a, b) in zip(names, itertools.pairwise(ends), strict=True)}
         self.blocks: list[_Block] = []
+        self.width = ends[-1]
         for lane, run in enumerate(self.runs):
             kinds = _kinds(run)
             assert run.problem.optimizer is not None
             held = [[n for n in names_ if n in places] for _, names_ in run.problem.optimizer.groups]
             for group, ((rule, flags, numbers), own) in enumerate(zip(kinds, [h for h in held if h], strict=False)):
                 self._add(lane, rule, flags, numbers, group, _joined([places[n] for n in own]))
+        self._settle()
 
     def _add(
         self, lane: int, rule: Rule, flags: Flags, numbers: dict[str, float], group: int, columns: list[slice]
@@ -90,29 +97,38 @@ class Together:
                 return
         self.blocks.append(_Block(rule, flags, [lane], columns, entry, group))
 
-    def step(self, flat: Tensor, gradients: Sequence[Tensor], diverged: Tensor, step: int) -> Tensor:
-        """Every block by its rule; lanes that have diverged stay where they are."""
+    def step(self, flat: Tensor, gradients: Sequence[Tensor], out: Sequence[int], step: int) -> None:
+        """Every block by its rule; lanes that are out stay where they are."""
         gradient = torch.cat([part.reshape(len(flat), -1) for part in gradients], 1)
         moved = [self._moved(block, flat, gradient, step) for block in self.blocks]
-        whole, rows = [slice(0, flat.shape[1])], [row for block in self.blocks for row in block.rows]
-        if rows == list(range(len(flat))) and all(block.columns == whole for block in self.blocks):
-            after = torch.cat(moved) if len(moved) > 1 else moved[0]
+        still = flat[out] if out else None
+        if self._tiled:
+            torch.cat(moved, out=flat)
         else:
-            after = flat.clone()
             for block, new in zip(self.blocks, moved, strict=True):
                 for piece, columns in zip(new.split([_width(c) for c in block.columns], 1), block.columns, strict=True):
-                    after[_rows(block.rows), columns] = piece
-        return torch.where(diverged.unsqueeze(1), flat, after) if bool(diverged.any()) else after
+                    flat[_rows(block.rows), columns] = piece
+        if still is not None:
+            flat[out] = still
+
+    def _settle(self) -> None:
+        """Note what does not change from step to step."""
+        rows = [row for block in self.blocks for row in block.rows]
+        whole = all(block.columns == [slice(0, self.width)] for block in self.blocks)
+        self._tiled = whole and rows == list(range(len(self.runs)))
+        self._scheduled = any(run.problem.loop.schedule for run in self.runs)
+        for block in self.blocks:
+            block.settle()
 
     def _moved(self, block: _Block, flat: Tensor, gradient: Tensor, step: int) -> Tensor:
         part, slope = (_cut(values, block) for values in (flat, gradient))
-        factors = [self.runs[row].factor for row in block.rows]
-        numbers = block.numbers
-        if any(factor != 1.0 for factor in factors):
-            numbers = {**numbers, "lr": numbers["lr"] * torch.tensor(factors, dtype=torch.float64)}
+        hyper: Mapping[str, Number] = block.hyper
+        if self._scheduled:
+            factors = torch.tensor([self.runs[row].factor for row in block.rows], dtype=torch.float64)
+            hyper = {**hyper, "lr": hyper["lr"] * factors}
         if block.state is None:
-            block.state = block.rule.init(part, numbers, block.flags)
-        new, block.state = block.rule.update(part, slope, block.state, numbers, block.flags, step)
+            block.state = block.rule.init(part, hyper, block.flags)
+        new, block.state = block.rule.update(part, slope, block.state, hyper, block.flags, step)
         return new
 
     def keep(self, lanes: Sequence[int]) -> None:
@@ -125,39 +141,7 @@ class Together:
             block.numbers = {name: value[inside] for name, value in block.numbers.items()}
             block.state = {n: value[inside] for n, value in block.state.items()} if block.state is not None else None
         self.blocks = [block for block in self.blocks if block.rows]
-
-
-class OneByOne:
-    """Each lane by its own torch optimizer, fused where torch has that."""
-
-    def __init__(self, runs: Sequence[Training], names: Sequence[str], shapes: Sequence[torch.Size]) -> None:
-        self.runs, self.names = list(runs), list(names)
-        self._own = [self._parameters(run) for run in self.runs]
-        for run in self.runs:
-            assert run.optimizer is not None
-            for group in run.optimizer.param_groups if type(run.optimizer) in FUSED else ():
-                group.update(fused=True, foreach=False)
-
-    def _parameters(self, run: Training) -> list[torch.nn.Parameter]:
-        own = dict(run.model.named_parameters())
-        return [own[name] for name in self.names]
-
-    def step(self, flat: Tensor, gradients: Sequence[Tensor], diverged: Tensor, step: int) -> Tensor:
-        """In place: the lanes' models hold the rows."""
-        rows = zip(*(gradient.unbind() for gradient in gradients), strict=True)
-        for run, own, row, out in zip(self.runs, self._own, rows, diverged.tolist(), strict=True):
-            if out or run.optimizer is None:
-                continue
-            for parameter, part in zip(own, row, strict=True):
-                parameter.grad = part
-            run.schedule()
-            run.optimizer.step()
-        return flat
-
-    def keep(self, lanes: Sequence[int]) -> None:
-        """Go on with these lanes alone."""
-        self.runs = [self.runs[lane] for lane in lanes]
-        self._own = [self._own[lane] for lane in lanes]
+        self._settle()
 
 
 def _cut(values: Tensor, block: _Block) -> Tensor:
