@@ -37,6 +37,7 @@ ORDER = (
     "rules",
     "explain",
     "race",
+    "chapters",
     "charts",
     "settle",
     "diagnose",

@@ -26,7 +26,7 @@ FAILED, INTERRUPTED = 3, 130
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `unstuck` command."""
     tokens = list(sys.argv[1:] if argv is None else argv)
-    if tokens[:1] in (["run"], ["critical"], ["race"]):
+    if tokens[:1] in (["run"], ["critical"], ["race"], ["examine"]):
         ours, script = divide(tokens[1:])
         if tokens[0] != "run" and ours and ":" in ours[-1]:  # a problem has no arguments of its own
             ours, script = [*ours, *script], []
@@ -107,33 +107,41 @@ def examine(
     out: Path | None = None,
     json: Path | None = None,
     cure: Annotated[bool, Parameter(negative="--no-cure")] = True,
+    chapters: Annotated[bool, Parameter(negative="--no-chapters")] = True,
     fail_on: Literal["problem", "warning"] | None = None,
 ) -> None:
-    """Examine a Problem that you wrote down: `unstuck examine model.py:problem`.
+    """Examine a training at length: what is wrong, and the chapters on steps and on batches measured on your network.
+
+    `unstuck examine model.py:problem`, or `unstuck examine [OPTIONS] train.py [ARGUMENTS OF THE SCRIPT]`: the script
+    runs, watched, and its training is examined.
 
     Parameters
     ----------
     target
-        FILE:NAME, where NAME is an unstuck.Problem or a function without arguments that returns one.
+        FILE:NAME, where NAME is an unstuck.Problem or a function without arguments that returns one; or a training
+        script. What follows a script belongs to it.
     budget
-        Time for examination and race together: 60s, 2m.
+        Time for examination, race and chapters together: 60s, 2m.
     out
         Folder for report.json and report.html.
     json
         Write the report's JSON here too.
     cure
         Race the remedies (--no-cure: examine only).
+    chapters
+        Add the chapters (--no-chapters: all of the budget for what is wrong).
     fail_on
         Exit with 3 when there is a finding of this severity (or worse).
     """
     seconds = duration(budget)
     from unstuck.diagnose import examine as examine_problem
     from unstuck.errors import UnstuckError
-    from unstuck.run import load_target
+    from unstuck.run import problem_of
 
     try:
+        problem, skipped = problem_of(target, _script_arguments, command="examine")
         with _progress() as tick:
-            report = examine_problem(load_target(target), seconds, cure, tick)
+            report = examine_problem(problem, seconds, cure, tick, chapters, target, skipped)
     except UnstuckError as error:
         _refuse(str(error))
     _deliver(report, target, out, json)

@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
+from unstuck.chapters import batches, steps
 from unstuck.charts import charts
 from unstuck.criterion import find, weighed
 from unstuck.errors import BadArgument, NotApplicable, UnstuckError
@@ -42,7 +45,7 @@ from unstuck.problem import Problem, resumed
 from unstuck.race import race
 from unstuck.race.race import Race
 from unstuck.recipe import OptimizerRecipe
-from unstuck.records import Cost, Report, Skipped
+from unstuck.records import Chapter, Cost, Report, Skipped
 from unstuck.remedies.remedy import Remedy
 from unstuck.rules import RULES
 from unstuck.rules.rule import Suspicion
@@ -75,6 +78,9 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
 )
 """In the order they are asked: cheap ones first, then those that train or fit something."""
 
+CHAPTERS_SHARE, STEPS_SHARE = 0.4, 0.5
+"""Of the budget what chapters may take where they are asked for, and of that the one on steps."""
+
 EXAMINE_SHARE = 0.4
 LATE_SHARE, LEAST_S = 0.1, 3.0
 """Of the budget: what the probes may take, and what the point where the training stands may take if need be
@@ -88,14 +94,34 @@ def _quiet(what: str, share: float) -> None:
     return None
 
 
-def examine(problem: Problem, budget_s: float = 60.0, cure: bool = True, tick: Tick = _quiet) -> Report:
-    """The report on a problem that was written down. Raises BadArgument when it is none."""
+def examine(
+    problem: Problem, budget_s: float = 60.0, cure: bool = True, tick: Tick = _quiet, chapters: bool = False,
+    target: str = "", skipped: Sequence[Skipped] = (),
+) -> Report:  # fmt: skip
+    """The report on a problem that was written down (or recorded). Raises BadArgument when it is none.
+
+    `chapters`: with those on steps and batches, for which two fifths of the budget are kept, and what the rest leaves.
+    """
     if not isinstance(problem, Problem):
         raise BadArgument(f"examine: `problem` must be an unstuck.Problem, got {type(problem).__name__}")
     if problem.criterion.kind == "unknown":
         with sandbox(0):
             problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
-    return diagnose(problem, problem.loop, budget_s=budget_s, cure=cure, tick=tick)
+    began, share = time.perf_counter(), 1 - CHAPTERS_SHARE if chapters else 1.0
+    report, evidence = _diagnosed(
+        problem, problem.loop, problem.optimizer, skipped, None, target, share * budget_s, cure, tick
+    )
+    if not chapters:
+        return report
+    left = max(budget_s - (time.perf_counter() - began), CHAPTERS_SHARE * budget_s)
+    return structs.replace(report, chapters=_chapters(problem, evidence, left, tick))
+
+
+def _chapters(problem: Problem, evidence: Evidence, budget_s: float, tick: Tick) -> tuple[Chapter, ...]:
+    """Each measures again what it needs; the second one gets what the first one left."""
+    began = time.perf_counter()
+    first = steps.chapter(problem, evidence, STEPS_SHARE * budget_s, tick)
+    return first, batches.chapter(problem, evidence, budget_s - (time.perf_counter() - began), tick)
 
 
 def diagnose(
@@ -110,6 +136,13 @@ def diagnose(
     tick: Tick = _quiet,
 ) -> Report:
     """The report on a captured training; with `problem=None` only what the loop showed is judged."""
+    return _diagnosed(problem, loop, recipe, skipped, overhead, target, budget_s, cure, tick)[0]
+
+
+def _diagnosed(
+    problem: Problem | None, loop: Loop, recipe: OptimizerRecipe | None, skipped: Sequence[Skipped],
+    overhead: float | None, target: str, budget_s: float, cure: bool, tick: Tick,
+) -> tuple[Report, Evidence]:  # fmt: skip
     start = time.perf_counter()
     problem = _judged(problem)
     deadline = start + EXAMINE_SHARE * budget_s
@@ -122,7 +155,7 @@ def diagnose(
     examined = time.perf_counter() - start
     result, unraced = _raced(evidence, suspicions, budget_s - examined, tick) if cure else (None, [])
     findings = settle(evidence, suspicions, result, cure)
-    return Report(
+    report = Report(
         healthy=not any(f.severity == "problem" for f in findings),
         headline=headline(evidence, findings),
         target=target,
@@ -133,6 +166,7 @@ def diagnose(
         charts=charts(evidence, result),
         unexplained=unexplained(evidence, findings),
     )
+    return report, evidence
 
 
 def _judged(problem: Problem | None) -> Problem | None:

@@ -193,6 +193,18 @@ class RaceLine(msgspec.Struct, frozen=True):
     code: str
 
 
+class Chapter(msgspec.Struct, frozen=True):
+    """A chapter of the lecture on this network (`unstuck examine`): what was found in sentences, figures and charts,
+    and what to write, where that was seen to help."""
+
+    id: Literal["steps", "batches"]
+    title: str
+    sentences: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    advice: RemedyLine | None = None
+
+
 class Report(msgspec.Struct, frozen=True):
     """The whole diagnosis. `findings` stand in rank order; `healthy` is true exactly when none is a problem.
 
@@ -214,6 +226,7 @@ class Report(msgspec.Struct, frozen=True):
     race: tuple[RaceLine, ...] = ()
     best: RemedyLine | None = None
     notes: tuple[str, ...] = ()
+    chapters: tuple[Chapter, ...] = ()
 
     def to_json(self) -> bytes:
         """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""

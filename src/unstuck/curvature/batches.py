@@ -130,6 +130,7 @@ def merged(problem: Problem) -> Problem:
     return replace(
         problem,
         data=rows.batches(torch.arange(len(rows)), min(LARGE, len(rows))),
+        loop=replace(problem.loop, batch_size=min(LARGE, len(rows))),
         held_out=held.batches(torch.arange(len(held)), min(LARGE, len(held))) if held is not None else (),
     )
 

@@ -78,6 +78,12 @@ class Throughput:
         updates = (samples or self.samples) / (timing.size * self.accumulate)
         return updates * timing.seconds, updates * timing.error
 
+    def seconds(self, size: int) -> float:
+        """Time of an update of `size` samples: as measured, else by the line (nan where there is none)."""
+        known = next((timing.seconds for timing in self.timings if timing.size == size), None)
+        line = self.line
+        return known if known is not None else line.fixed + line.per_sample * size if line else float("nan")
+
     @property
     def noise(self) -> float:
         """Standard error of a time as a share of it, the median over sizes: above 0.1 the machine was too busy."""

@@ -17,6 +17,7 @@ to run; who is chosen goes on from there, put back to its start. So to choose co
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -53,7 +54,10 @@ class Trial:
     def timed(self, name: str) -> float | str:
         """Seconds a lane and step; or why this one cannot do it."""
         try:
-            return Loops(self.problems[:FEWEST], self.scored).timed() if name == LOOPS else self._stack(name).timed()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that vmap is slow with an operation shows in the time
+                few = self.problems[:FEWEST]
+                return Loops(few, self.scored).timed() if name == LOOPS else self._stack(name).timed()
         except Exception as error:  # whatever a model raises under vmap
             return f"vmap refuses: {type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
 
