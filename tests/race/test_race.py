@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.small import clouds, mlp, written
 from torch import nn
 
 from unstuck.criterion import find
@@ -13,6 +14,7 @@ from unstuck.problem import Problem
 from unstuck.race import race
 from unstuck.race.track import Lane, Track
 from unstuck.race.verdict import judge
+from unstuck.remedies.batches import smaller_batch
 from unstuck.remedies.learning_rate import change_learning_rate, change_optimizer
 from unstuck.remedies.remedy import Remedy
 from unstuck.rules.rule import Suspicion
@@ -155,3 +157,16 @@ def test_the_loss_is_read_on_the_validation_data_where_there_are_any(validates):
     result = race.run(race.enter(problem, [("nothing", Remedy("nothing", "", "", lambda p: p, on="loss"))])[0], 1.0, 5)
     data = "validation" if validates else "held-out"
     assert result.verdicts["nothing"].metric == f"share of the {data} loss removed"
+
+
+def test_smaller_batches_race_at_as_many_samples():
+    case = written(mlp(), *clouds(640), size=64)
+    (control, _, lane), refused = race.enter(case, [("smaller", smaller_batch(case, 8))])
+    assert not refused
+    assert lane.pace == 8.0
+    tracks = [Track(each, 0, False, 1.0) for each in (control, lane)]
+    for track in tracks:
+        track.advance(5)
+        track.advance(10)
+    assert [track.steps for track in tracks] == [[5, 10]] * 2
+    assert [len(track._run.losses) for track in tracks] == [10, 80]
