@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
 from unstuck.remedies.batches import larger_batch
-from unstuck.rules.rule import Rule, Suspicion
+from unstuck.rules import batchnorm_small_batch
+from unstuck.rules.rule import Rule, Suspicion, any_of
 from unstuck.rules.words import line
 
 BELOW = 4.0
@@ -34,6 +35,8 @@ def judge(evidence: Evidence) -> Suspicion | None:
     gone = (here - there) / max(level.initial.loss - here, here, 1e-12)
     if not history.stands or scale.low < BELOW * noise.batch or not found.sure or gone < GONE:
         return None
+    if any_of(evidence, (batchnorm_small_batch,)):
+        return None  # the statistics of a small batch, not the mean of its gradients, are what is noisy
     size = min(max(ENOUGH, 2 * found.batch), found.larger)
     return Suspicion(
         cause="batch-too-small",
