@@ -1,4 +1,4 @@
-"""Two reports as a diagnosis would write them, and a browser to open their pages in."""
+"""Reports as a diagnosis would write them, and a browser to open their pages in."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
-from unstuck.records import Chart, Cost, Curve, Figure, Finding, RemedyLine, Report, Skipped, Verdict
+from unstuck.records import Chapter, Chart, Cost, Curve, Figure, Finding, RemedyLine, Report, Skipped, Verdict
 
 STEPS = tuple(float(step) for step in range(0, 301, 10))
 QUIET = (
@@ -88,6 +89,12 @@ def healthy() -> Report:
 
 
 @pytest.fixture
+def lecture(healthy: Report) -> Report:
+    """A report whose charts are all in its chapters."""
+    return msgspec.structs.replace(healthy, chapters=(_steps(), _batches()))
+
+
+@pytest.fixture
 def browse(tmp_path: Path) -> Callable[[str], Seen]:
     """Opens a page in headless Chromium, without a network."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -128,3 +135,42 @@ def _race() -> Chart:
 
     lanes = (lane("as it is", 0.31), lane("placebo", 0.32), lane("without the second softmax", 0.94))
     return Chart("Race", "step", "train accuracy", lanes, note="Bands are 95 % intervals over 3 seeds.")
+
+
+def _steps() -> Chapter:
+    code = "optimizer = torch.optim.SGD(model.parameters(), lr=0.32, momentum=0.9, weight_decay=0.0001, nesterov=True)"
+    return Chapter(
+        "steps",
+        "Steps: the learning rate and the optimizer",
+        (
+            "In 200 updates SGD learns at rates from 0.032 to 1; 0.001 is below them. It comes to 1.71 ± 0.02.",
+            "Momentum, at steps of the same length for a steady gradient: β = 0.9: 1.66 ± 0.03; β = 0.99: diverges.",
+        ),
+        (Figure("present rate", 0.001), Figure("loss after 200 updates at it", 1.71, error=0.02, samples=3)),
+        (_rates(), _momenta()),
+        RemedyLine("change-learning-rate", "train with lr=0.32, 320 times the present rate", code),
+    )
+
+
+def _batches() -> Chapter:
+    sizes = (16.0, 32.0, 64.0)
+    noise = Curve("noise", sizes, tuple(8 / size for size in sizes))
+    chart = Chart("Noise by batch size", "batch size", "noise / signal", (noise,), log_x=True, log_y=True)
+    said = "The gradient of a batch of 32 points within 41° of the gradient of all samples."
+    return Chapter("batches", "Batches: how many samples a step needs", (said,), charts=(chart,))
+
+
+def _rates() -> Chart:
+    """One of the rates has a band that reaches below zero, which a logarithmic axis cannot show."""
+    rates = tuple(10 ** (k / 2) for k in range(-8, 1))
+    losses = tuple(2.3 / (1 + 300 * rate) for rate in rates)
+    low = (*(0.8 * loss for loss in losses[:-1]), -0.1)
+    curve = Curve("SGD", rates, losses, low, tuple(1.2 * loss for loss in losses))
+    other = Curve("adam", rates[:3], losses[2:5])
+    levels = (Figure("before any update", 2.3),)
+    return Chart("Loss by learning rate", "rate", "loss", (curve, other), levels, log_x=True, log_y=True)
+
+
+def _momenta() -> Chart:
+    bars = (Curve("0.9", (0.0,), (1.66,)), Curve("0.99", (0.0,), (None,)))
+    return Chart("Momentum β: loss after 200 updates", "momentum β", "loss", bars, bars=True)

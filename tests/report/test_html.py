@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from unstuck.records import Report, Verdict
+from unstuck.records import Chapter, Figure, RemedyLine, Report, Verdict
 from unstuck.report.figures import describe, figure
 from unstuck.report.html import bars, page, write
 
@@ -39,7 +40,7 @@ class Skeleton(HTMLParser):
 
 def hostile(report: Report) -> Report:
     """The report with every text of a person's replaced by one that tries to break out."""
-    kept = {"schema", "outcome", "severity"}
+    kept = {"schema", "outcome", "severity", "id"}
 
     def spoilt(value: object, key: str = "") -> object:
         if isinstance(value, dict):
@@ -67,6 +68,51 @@ def test_the_page_tells_what_the_report_tells(sick: Report) -> None:
         assert part in said
     assert "model = nn.Sequential(*list(model)[:-1])" in said
     assert "0.31 as it is, 0.94 with the remedy (difference 0.60 to 0.66 at 95\u00a0%), 3 seeds" in said
+
+
+def test_a_chapter_is_a_section_of_its_own(lecture: Report) -> None:
+    said = page(lecture)
+    sections = re.findall(r'<section aria-labelledby="chapter-(\w+)">(.*?)</section>', said, re.DOTALL)
+    assert [id for id, _ in sections] == ["steps", "batches"]
+    for chapter, (_, section) in zip(lecture.chapters, sections, strict=True):
+        assert f">{chapter.title}</h2>" in section
+        assert all(f"<p>{sentence}</p>" in section.replace("\u00a0", " ") for sentence in chapter.sentences)
+        assert section.count("<figure") == len(chapter.charts)
+        assert section.count("<pre") == section.count("Advice.") == (chapter.advice is not None)
+        assert section.count("<table>") == bool(chapter.figures)
+
+
+def test_every_chart_has_a_figure_and_an_id_of_its_own(sick: Report, lecture: Report) -> None:
+    """The report's charts come first; those of the chapters are numbered on."""
+    both = msgspec.structs.replace(sick, chapters=lecture.chapters)
+    charts = [*both.charts, *(chart for chapter in both.chapters for chart in chapter.charts)]
+    said = page(both)
+    assert re.findall(r'<div class="chart" id="(.*?)"', said) == [f"chart-{i}" for i in range(len(charts))]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", said) == [chart.title for chart in charts]
+    assert drawn(said) == json.loads(json.dumps([figure(chart) for chart in charts]))
+
+
+def drawn(said: str) -> object:
+    """The figures that a page's script draws."""
+    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', said, re.DOTALL)
+    return found and json.loads(found[1])
+
+
+def test_plotly_is_there_for_the_charts_of_chapters_alone(lecture: Report) -> None:
+    assert len(re.findall(r"plotly\.js v\d", page(lecture))) == 1
+    bare = tuple(msgspec.structs.replace(chapter, charts=()) for chapter in lecture.chapters)
+    assert "<script" not in page(msgspec.structs.replace(lecture, chapters=bare))
+
+
+def test_control_characters_of_a_chapter_are_cleaned() -> None:
+    bad = "a\x1b[2Jb\u202ec"
+    said = page(Report(chapters=(Chapter("steps", bad, (bad,), (Figure(bad, 1.0),), (), RemedyLine("r", bad, bad)),)))
+    assert "\x1b" not in said
+    assert said.count("a�[2Jb�c") == 5
+
+
+def test_hostile_text_in_a_chapter_stays_text(lecture: Report) -> None:
+    assert Skeleton(page(hostile(lecture))).tags == Skeleton(page(lecture)).tags
 
 
 def test_plotly_is_inlined_once_and_only_for_charts(sick: Report) -> None:
@@ -115,6 +161,24 @@ def test_labels_of_levels_do_not_cover_each_other(sick: Report) -> None:
     assert heights[1] - heights[0] >= 15
 
 
+def test_few_values_on_a_logarithmic_axis_are_its_ticks(lecture: Report) -> None:
+    """Batch sizes from 16 to 64 hold no power of ten; rates over many are marked by them."""
+    rates, _, sizes = (figure(chart)["layout"] for chapter in lecture.chapters for chart in chapter.charts)
+    assert sizes["xaxis"]["ticktext"] == ["16", "32", "64"]
+    assert rates["xaxis"]["dtick"] == 1
+
+
+def test_a_band_ends_where_a_logarithmic_axis_does(lecture: Report) -> None:
+    drawn = figure(lecture.chapters[0].charts[0])
+    band, axis = drawn["data"][0], drawn["layout"]["yaxis"]
+    assert min(band["y"]) == pytest.approx(10 ** axis["range"][0])
+
+
+def test_lying_bars_with_numbers_for_names_say_of_what(lecture: Report) -> None:
+    axis = figure(lecture.chapters[0].charts[1])["layout"]["yaxis"]
+    assert (axis["title"]["text"], axis["ticktext"]) == ("momentum β", ["0.9", "0.99"])
+
+
 def test_a_bar_that_cannot_be_drawn_is_said(sick: Report) -> None:
     """On a logarithmic axis a gradient of exactly zero has no bar, and is the most telling of all."""
     drawn = figure(sick.charts[1])
@@ -142,6 +206,12 @@ def test_a_browser_draws_every_chart_and_complains_of_nothing(sick: Report, brow
     assert seen.console == []
     assert len(re.findall(r'<div class="chart js-plotly-plot"', seen.dom)) == len(sick.charts)
     assert "without the second" in seen.dom
+
+
+def test_a_browser_draws_the_charts_of_chapters(lecture: Report, browse: Callable[[str], Seen]) -> None:
+    seen = browse(page(lecture))
+    assert seen.console == []
+    assert len(re.findall(r'<div class="chart js-plotly-plot"', seen.dom)) == 3
 
 
 def test_a_browser_opens_a_healthy_report(healthy: Report, browse: Callable[[str], Seen]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unstuck.records import (
+    Chapter,
     Chart,
     Cost,
     Curve,
@@ -31,7 +32,7 @@ COUNT = st.integers(0, 10**9)
 FIGURES = st.lists(st.builds(Figure, TEXT, ANY_NUMBER, TEXT, ANY_NUMBER, st.none() | COUNT, ANY_NUMBER), max_size=5)
 ROW = st.lists(ANY_NUMBER, max_size=5).map(tuple)
 CURVES = st.lists(st.builds(Curve, TEXT, ROW, ROW, ROW, ROW), max_size=4).map(tuple)
-CHART = st.builds(Chart, TEXT, TEXT, TEXT, CURVES, FIGURES.map(tuple), st.booleans(), st.booleans(), TEXT)
+CHART = st.builds(Chart, TEXT, TEXT, TEXT, CURVES, FIGURES.map(tuple), *[st.booleans()] * 2, TEXT, st.booleans())
 VERDICT = st.builds(
     Verdict,
     outcome=st.sampled_from(["cured", "helped", "no-effect", "worse", "undecided", "not-tried"]),
@@ -54,6 +55,15 @@ FINDING = st.builds(
     remedy=st.none() | st.builds(RemedyLine, TEXT, TEXT, TEXT),
     verdict=VERDICT,
 )
+CHAPTER = st.builds(
+    Chapter,
+    id=st.sampled_from(["steps", "batches"]),
+    title=TEXT,
+    sentences=st.lists(TEXT, max_size=3).map(tuple),
+    figures=FIGURES.map(tuple),
+    charts=st.lists(CHART, max_size=2).map(tuple),
+    advice=st.none() | st.builds(RemedyLine, TEXT, TEXT, TEXT),
+)
 REPORT = st.builds(
     Report,
     healthy=st.booleans(),
@@ -64,6 +74,7 @@ REPORT = st.builds(
     skipped=st.lists(st.builds(Skipped, TEXT, TEXT), max_size=3).map(tuple),
     cost=st.builds(Cost, ANY_NUMBER, ANY_NUMBER, ANY_NUMBER),
     charts=st.lists(CHART, max_size=2).map(tuple),
+    chapters=st.lists(CHAPTER, max_size=2).map(tuple),
 )
 
 
@@ -113,6 +124,10 @@ def test_json_has_the_keys_that_tools_read(sick: Report) -> None:
     assert {"name", "value", "unit", "error", "samples", "cost_s"} == set(finding["evidence"][0])
     assert {"metric", "outcome", "control", "remedied", "interval", "steps", "seeds"} <= set(finding["verdict"])
     assert finding["verdict"]["interval"] == [0.60, 0.66]
+
+
+def test_a_chapter_comes_back_from_json(lecture: Report) -> None:
+    assert Report.from_json(lecture.to_json()).chapters == lecture.chapters
 
 
 def test_names_that_utf_8_cannot_spell_do_not_lose_the_report(sick: Report) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from unstuck.records import Figure, Finding, RemedyLine, Report, Verdict
+from unstuck.records import Chapter, Figure, Finding, RemedyLine, Report, Verdict
 from unstuck.report import words
 from unstuck.report.terminal import render, text
 
@@ -53,6 +53,11 @@ def test_a_healthy_training_gets_one_sentence_and_its_figures(healthy: Report) -
     ]
 
 
+def test_names_of_figures_without_samples_are_not_wrapped() -> None:
+    figures = (Figure("present rate", 0.001), Figure("best rate", 0.3))
+    assert text(Report(figures=figures)).splitlines()[3:5] == ["   present rate  0.001", "   best rate     0.3"]
+
+
 def test_three_findings_fit_a_screen_of_80_columns(sick: Report) -> None:
     lines = text(sick).splitlines()
     assert max(map(len, lines)) <= 80
@@ -65,6 +70,36 @@ def test_code_is_never_broken(sick: Report) -> None:
     page = text(msgspec.structs.replace(sick, findings=(long,)))
     assert all(line in map(str.strip, page.splitlines()) for line in code.splitlines())
     assert code.splitlines()[0] in shown(Report(findings=(long,)), force_terminal=True, no_color=True)
+
+
+def test_a_chapter_says_title_sentences_figures_and_advice(lecture: Report) -> None:
+    page = " ".join(text(lecture).split())
+    for chapter in lecture.chapters:
+        assert chapter.title in page
+        assert all(sentence in page for sentence in chapter.sentences)
+    assert "loss after 200 updates at it 1.710 ± 0.020 3 samples" in page
+    assert "→ train with lr=0.32, 320 times the present rate optimizer = torch.optim.SGD(" in page
+
+
+def test_chapters_come_after_the_findings_and_before_the_cost(sick: Report, lecture: Report) -> None:
+    page = text(msgspec.structs.replace(sick, chapters=lecture.chapters))
+    order = ["softmax-applied-twice", "unscaled-inputs", *(c.title for c in lecture.chapters), "Cost: "]
+    assert [page.index(part) for part in order] == sorted(page.index(part) for part in order)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_only_code_of_a_chapter_is_wider_than_the_terminal(lecture: Report, width: int) -> None:
+    assert lecture.chapters[0].advice is not None
+    code = lecture.chapters[0].advice.code
+    assert [line.strip() for line in text(lecture, width).splitlines() if len(line) > width] == [code]
+
+
+def test_sentences_are_paragraphs_and_titles_bold(lecture: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert f"\x1b[1m{lecture.chapters[0].title}" in shown(lecture, force_terminal=True)
+    lines = text(Report(chapters=(Chapter("steps", "Steps", ("One.", "Two.")),))).splitlines()
+    assert lines[lines.index(" Steps") :] == [" Steps", "", "   One.", "", "   Two.", ""]
 
 
 def test_piped_text_is_plain(sick: Report) -> None:
@@ -93,6 +128,13 @@ def test_strings_of_the_report_are_neither_markup_nor_control_codes() -> None:
     page = text(Report(headline="[bold red]\x1b[2Jgone[/] :smile:", target="a\u202eb"))
     assert "[bold red]�[2Jgone[/] :smile:" in page
     assert "a�b" in page
+
+
+def test_no_string_of_a_chapter_steers_the_terminal() -> None:
+    bad = "[bold]\x1b[2J"
+    page = text(Report(chapters=(Chapter("steps", bad, (bad,), (Figure(bad, 1.0),), (), RemedyLine("r", bad, bad)),)))
+    assert "\x1b" not in page
+    assert page.count("[bold]�[2J") == 5
 
 
 def test_what_could_not_be_measured_is_said() -> None:

@@ -35,6 +35,10 @@ class Scale(NamedTuple):
         place = self.place(value)
         return 0.0 if place is None else (place - self.low) / (self.high - self.low)
 
+    def within(self, value: float) -> float:
+        """The value; on a logarithmic axis its lower end, where the value lies below what the axis can show."""
+        return max(value, 10.0**self.low) if self.log else value
+
     def axis(self, title: str) -> dict[str, Any]:
         """The axis in plotly's terms."""
         span = self.high - self.low

@@ -19,6 +19,7 @@ GREY = "#868c96"
 SCALE = [[0, "#c8553d"], [0.5, "#d9b45b"], [1, "#2f9e6e"]]
 HEIGHT, BAR, ABOVE, BELOW, BESIDE = 240, 28, 14, 48, 150
 LETTERS = 20
+FEW = 8
 
 
 def figure(chart: Chart) -> dict[str, Any]:
@@ -62,14 +63,24 @@ def _over_x(chart: Chart) -> dict[str, Any]:
     height = max(HEIGHT, room(labels, LETTERS))
     draw = _standing_bars if chart.bars else _dots if chart.dots else _line
     layout = _layout(height, right=BESIDE if labels else 16)
-    layout["xaxis"] = {"title": {"text": safe(chart.x)}, "showgrid": False, "zeroline": False, "fixedrange": True}
-    if chart.log_x:
-        layout["xaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    layout["xaxis"] = _along(chart)
     layout["yaxis"] = axis.axis(chart.y)
     layout["shapes"] = [_rule("y", axis, level) for level in chart.levels if axis.place(level.value) is not None]
     layout["annotations"] = beside(labels, axis, height, LETTERS)
-    bands = [band for curve, colour, _ in styles for band in _band(curve, colour)]
+    bands = [band for curve, colour, _ in styles for band in _band(curve, colour, axis)]
     return {"data": bands + [draw(*style) for style in styles], "layout": layout}
+
+
+def _along(chart: Chart) -> dict[str, Any]:
+    """The axis of x. Where few values stand on a logarithmic one, they are its ticks: it may hold no power of ten."""
+    plain = {"title": {"text": safe(chart.x)}, "showgrid": False, "zeroline": False, "fixedrange": True}
+    if not chart.log_x:
+        return plain
+    known = (words.finite(x) for curve in chart.curves for x in curve.x)
+    places = sorted({x for x in known if x is not None and x > 0})
+    if len(places) <= FEW:
+        return plain | {"type": "log", "tickvals": places, "ticktext": [words.number(x) for x in places]}
+    return plain | {"type": "log", "exponentformat": "power", "dtick": 1 if places[-1] / 100 > places[0] else "D2"}
 
 
 def _line(curve: Curve, colour: str, dash: str) -> dict[str, Any]:
@@ -86,14 +97,15 @@ def _standing_bars(curve: Curve, colour: str, _dash: str) -> dict[str, Any]:
     return {"type": "bar", "marker": {"color": colour}, **_points(curve)}
 
 
-def _band(curve: Curve, colour: str) -> list[dict[str, Any]]:
+def _band(curve: Curve, colour: str, axis: Scale) -> list[dict[str, Any]]:
     """The interval as one filled outline: along the upper bounds, and back along the lower ones."""
     bounds = zip(*([words.finite(v) for v in row] for row in (curve.x, curve.low, curve.high)), strict=False)
     points = [point for point in bounds if None not in point]
     if len(points) < 2:
         return []
     there, back = points, points[::-1]
-    outline = {"x": [p[0] for p in there + back], "y": [p[2] for p in there] + [p[1] for p in back]}
+    heights = [axis.within(height) for height in [p[2] for p in there] + [p[1] for p in back]]
+    outline = {"x": [p[0] for p in there + back], "y": heights}
     style = {"fill": "toself", "fillcolor": colour + "2e", "line": {"width": 0}, "hoverinfo": "skip"}
     return [{"type": "scatter", "mode": "lines", **outline, **style}]
 
@@ -109,6 +121,7 @@ def _lying_bars(chart: Chart) -> dict[str, Any]:
     names = [ending(curve.name, 32) for curve in chart.curves]
     layout["yaxis"] = {"tickvals": rows, "ticktext": names, "range": [len(rows) - 0.5, -0.5], "fixedrange": True}
     layout["yaxis"] |= {"showgrid": False, "zeroline": False, "automargin": True, "ticklabelstandoff": 6}
+    layout["yaxis"]["title"] = {"text": safe(chart.x), "standoff": 10}
     known = [level for level in chart.levels if axis.place(level.value) is not None]
     layout["shapes"] = [_rule("x", axis, level) for level in known]
     ends = [_bar_end(curve, row, axis) for row, curve in enumerate(chart.curves)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from unstuck.records import Report, Verdict
+from unstuck.records import Chapter, Chart, Report, Verdict
 from unstuck.report import words
 from unstuck.report.figures import describe, figure
 
@@ -22,8 +23,18 @@ class Bar(NamedTuple):
     length: float
 
 
+class Place(NamedTuple):
+    """Where a chart stands on the page: the number in its id, the chart, and what it shows in words."""
+
+    number: int
+    chart: Chart
+    said: str
+
+
 def page(report: Report) -> str:
     """The whole page; plotly's script stands in it once, and only where there is a chart to draw."""
+    drawn = _every_chart(report)
+    charts, chapters = _placed(report)
     return _template().render(
         report=report,
         words=words,
@@ -32,9 +43,10 @@ def page(report: Report) -> str:
         remarks=words.remarks(report),
         skipped=words.left_out(report),
         cost=words.price(report.cost),
-        charts=[(chart, describe(chart)) for chart in report.charts],
-        figures=[figure(chart) for chart in report.charts],
-        plotly=_plotly() if report.charts else "",
+        charts=charts,
+        chapters=chapters,
+        figures=[figure(chart) for chart in drawn],
+        plotly=_plotly() if drawn else "",
         bars=bars,
     )
 
@@ -59,6 +71,18 @@ def bars(verdict: Verdict) -> tuple[Bar, ...]:
     names = ("as it is", "with the remedy")
     said = words.alike(*known)
     return tuple(Bar(name, word, round(v / whole, 4)) for name, word, v in zip(names, said, known, strict=True))
+
+
+def _every_chart(report: Report) -> list[Chart]:
+    """The report's own charts, then those of its chapters: the page draws them in this order."""
+    return [*report.charts, *(chart for chapter in report.chapters for chart in chapter.charts)]
+
+
+def _placed(report: Report) -> tuple[list[Place], list[tuple[Chapter, list[Place]]]]:
+    """The report's own charts in their places, and each chapter with its charts, numbered on."""
+    places = (Place(number, chart, describe(chart)) for number, chart in enumerate(_every_chart(report)))
+    own = list(islice(places, len(report.charts)))
+    return own, [(chapter, list(islice(places, len(chapter.charts)))) for chapter in report.chapters]
 
 
 @cache

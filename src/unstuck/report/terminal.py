@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from unstuck.records import Figure, Finding, RemedyLine, Report, Verdict
+from unstuck.records import Chapter, Figure, Finding, RemedyLine, Report, Verdict
 from unstuck.report import words
 
 WIDEST = 96
@@ -50,6 +50,8 @@ def _page(report: Report, console: Console) -> None:
         _finding(rank, finding, console)
     for finding in words.remarks(report):
         _remark(finding, console)
+    for chapter in report.chapters:
+        _chapter(chapter, console)
     _closing(report, console)
 
 
@@ -115,6 +117,21 @@ def _remark(finding: Finding, console: Console) -> None:
         _verdict(finding.verdict, console)
 
 
+def _chapter(chapter: Chapter, console: Console) -> None:
+    """Its charts are on the page only."""
+    console.print()
+    _put(console, Text(words.clean(chapter.title), style="bold"))
+    for sentence in chapter.sentences:
+        console.print()
+        _put(console, Text(words.clean(sentence)), indent=3)
+    if chapter.figures:
+        console.print()
+        _put(console, _figures(chapter.figures), indent=3)
+    if chapter.advice is not None:
+        console.print()
+        _remedy(chapter.advice, console)
+
+
 def _closing(report: Report, console: Console) -> None:
     notes = [f"Left out: {parts} ({shorten(why, LONGEST_REASON)})" for parts, why in words.left_out(report)]
     notes += [words.clean(note) for note in report.notes]
@@ -151,12 +168,14 @@ def _title(finding: Finding, style: str) -> Text:
 
 
 def _figures(figures: tuple[Figure, ...]) -> Table:
+    """Name, value and samples; the last where there are any, as rich takes room for an empty column from the first."""
+    rows = [(words.clean(figure.name), words.amount(figure), words.samples(figure)) for figure in figures]
+    styles = ("", "bold", "dim") if any(samples for *_, samples in rows) else ("", "bold")
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column()
-    table.add_column(style="bold")
-    table.add_column(style="dim")
-    for figure in figures:
-        table.add_row(Text(words.clean(figure.name)), Text(words.amount(figure)), Text(words.samples(figure)))
+    for style in styles:
+        table.add_column(style=style)
+    for row in rows:
+        table.add_row(*map(Text, row[: len(styles)]))
     return table
 
 
