@@ -9,9 +9,9 @@ from unstuck.race.trials import Level
 from unstuck.records import Curve
 
 
-def lines(name: str, x: Sequence[float], y: Sequence[Level]) -> Curve:
-    """A line with a band of two standard errors; what is not finite is left out."""
-    known = [(at, found) for at, found in zip(x, y, strict=True) if math.isfinite(found.mean)]
+def lines(name: str, x: Sequence[float], y: Sequence[Level], most: float = math.inf) -> Curve:
+    """A line with a band of two standard errors; what is not finite, or above `most`, is left out."""
+    known = [(at, found) for at, found in zip(x, y, strict=True) if math.isfinite(found.mean) and found.mean <= most]
     banded = any(found.error for _, found in known)
     return Curve(
         name,

@@ -26,6 +26,8 @@ TITLE = "Steps: the learning rate and the optimizer"
 APART = 10.0
 """Largest over smallest relative step of the layers from which one rate is called a bad fit for all: the rates that
 learn span one to three orders of magnitude on the networks tried."""
+OFF = 3.0
+"""Times the loss at the start: what is above has gone astray, and would flatten the chart."""
 SAID = {
     "inside": "is one of them",
     "below": "is below them",
@@ -151,11 +153,12 @@ def _finite(value: float) -> float | None:
 
 
 def _race_charts(race: Raced) -> tuple[Chart, ...]:
-    own = [lines(f"{race.own.name}, as it is set", *_points(race.own))]
-    others = [lines(rival.name, *_points(rival)) for rival in race.rivals]
+    most = OFF * abs(race.own.initial)
+    own = [lines(f"{race.own.name}, as it is set", *_points(race.own), most)]
+    others = [lines(rival.name, *_points(rival), most) for rival in race.rivals]
     title = f"Loss after {race.own.steps} updates, by learning rate"
     levels = (Figure("before any update", race.own.initial),)
-    note = "Mean over seeds with ± two standard errors; rates that diverge are left out."
+    note = f"Mean over seeds with ± two standard errors; losses above {OFF:g} times the first are left out."
     charts = [Chart(title, "learning rate", "loss", (*own, *others), levels, log_x=True, log_y=True, note=note)]
     for name, found in (("Momentum β", race.momenta), ("Epsilon", race.epsilons)):
         if found:
