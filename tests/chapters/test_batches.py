@@ -82,7 +82,7 @@ def test_the_chapter_says_noise_time_and_size_and_survives_json():
         assert said in text
     assert "Not measured" not in text
     names = [figure.name for figure in found.figures]
-    assert "critical batch size, median along the training" in names
+    assert "critical batch size along the training" in names
     assert "recommended batch size" in names
     assert len(found.charts) >= 3
     assert msgspec.json.decode(msgspec.json.encode(found), type=Chapter) == found

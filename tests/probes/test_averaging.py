@@ -53,7 +53,7 @@ def test_large_batches_and_loops_without_steps_are_not_asked():
 
 def test_too_few_samples_and_a_training_that_diverges_are_said():
     case = noisy(size=4)
-    with pytest.raises(NotMeasurable, match="cannot be put into larger batches"):
+    with pytest.raises(NotApplicable, match="cannot be put into larger batches"):
         measure(replace(case, data=case.data[:3]))
     assert case.optimizer is not None
     with pytest.raises(NotMeasurable, match="diverges when it goes on"):

@@ -178,13 +178,14 @@ def _figures(found: Noise | None, clock: Throughput | None, size: int | None, sh
     if found is not None:
         typical = found.typical
         figures += [
-            Figure("critical batch size, median along the training", _known(typical.value), "samples"),
-            Figure("at least", _known(typical.low), "samples"),
+            Figure("critical batch size along the training", _known(typical.value), "samples"),
+            Figure("critical batch size, at least", _known(typical.low), "samples"),
         ]
-        figures += [Figure("at most", typical.high, "samples")] if math.isfinite(typical.high) else []
+        if math.isfinite(typical.high):
+            figures.append(Figure("critical batch size, at most", typical.high, "samples"))
     if clock is not None:
         now = next((t for t in clock.timings if t.size == clock.present), None)
-        figures += [Figure("time of an update now", now.seconds, "s", _known(now.error), now.repeats)] if now else []
+        figures += [Figure("time of an update now", 1e3 * now.seconds, "ms", _known(1e3 * now.error))] if now else []
         figures += [Figure("memory of an update now", now.memory / 2**20, "MiB")] if now else []
         figures += [Figure("size with the shortest epoch", float(clock.best), "samples")]
     figures += [Figure("recommended batch size", float(size), "samples")] if size else []

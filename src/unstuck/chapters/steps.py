@@ -126,26 +126,21 @@ def _said(found: Level) -> str:
 
 
 def _race_figures(race: Raced) -> tuple[Figure, ...]:
-    own, count = race.own, race.plan.seeds
-    best = own.reached
+    own, best = race.own, race.own.reached
     figures = [
         Figure("smallest rate that learns", own.low),
         Figure("largest rate that learns", own.high),
         Figure("present rate", race.present),
-        Figure(f"loss after {own.steps} updates at the best rate", best.mean, error=best.error, samples=count),
+        Figure(f"loss after {own.steps} updates at the best rate", best.mean, error=best.error),
     ]
     if race.present:
         here = own.at(race.present)
-        figures.insert(3, Figure(f"loss after {own.steps} updates at it", _finite(here.mean), "", here.error, count))
+        figures.insert(3, Figure(f"loss after {own.steps} updates at it", _finite(here.mean), error=here.error))
     return tuple(figures)
 
 
 def _step_figures(even: Steps) -> tuple[Figure, ...]:
-    n = len(even.rules[0].layers)
-    return tuple(
-        Figure(f"largest / smallest step over weights of a layer, {rule.name}", _finite(rule.spread), samples=n)
-        for rule in even.rules
-    )
+    return tuple(Figure(f"spread of the layers' steps, {rule.name}", _finite(rule.spread)) for rule in even.rules)
 
 
 def _finite(value: float) -> float | None:

@@ -51,14 +51,14 @@ class Averaging:
 
 
 def measure(problem: Problem, budget_s: float = BUDGET_S) -> Averaging:
-    """Six continuations of 20 to 200 updates. Raises NotApplicable where the batches are not small, or no step is
-    made; NotMeasurable where the data cannot be put into larger ones, or a continuation diverges."""
+    """Six continuations of 20 to 200 updates. Raises NotApplicable where the batches are not small, the data
+    cannot be put into larger ones, or no step is made; NotMeasurable where a continuation diverges."""
     size, recipe = samples_a_batch(problem), problem.optimizer
     if size * problem.loop.accumulate > LARGEST or recipe is None or not problem.loop.stepping or not problem.last:
         raise NotApplicable("the batches are not small")
     data, rows = problem.data, training_rows(problem)
     if rows is None or len(rows) < 2 * LEAST * size:
-        raise NotMeasurable("the samples at hand cannot be put into larger batches")
+        raise NotApplicable("the samples at hand cannot be put into larger batches")
     larger = min(TIMES * size, len(rows) // 2)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))
     known = replace(problem.rows, ordered=False) if problem.rows is not None else None
