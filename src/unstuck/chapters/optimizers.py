@@ -19,7 +19,7 @@ import torch
 from unstuck.chapters.plan import Plan, affordable
 from unstuck.chapters.sweep import Sweep, judged
 from unstuck.errors import NotMeasurable
-from unstuck.problem import Problem, resumed
+from unstuck.problem import Batch, Problem, resumed
 from unstuck.race.grid import Setting, with_optimizer
 from unstuck.race.trials import LAST, Level, Outcome, level, seconds_a_step, trials
 from unstuck.recipe import OptimizerRecipe
@@ -71,10 +71,10 @@ def raced(problem: Problem, budget_s: float, tick: Tick = lambda what, share: No
     step_s = seconds_a_step(calm)
     lanes, plan = _chosen(calm, recipe, step_s, budget_s)
     tick(f"racing {len(lanes)} settings over {plan.steps} updates", 0.0)
-    variants = [(case, plan.steps) for _, _, case in lanes]
     scored = tuple(problem.held_out or problem.data)[:1]
-    found, executors = trials(variants, plan.seeds, scored, mix=exchangeable(calm))
-    named = {name: _of(name, lanes, found) for name, _, _ in lanes}
+    anew, gone_on = [lane for lane in lanes if lane[0] != ON], [lane for lane in lanes if lane[0] == ON]
+    named, executors = _trained(anew, plan, scored, mix=exchangeable(calm))
+    onward, others = _trained(gone_on, plan, scored, mix=False)  # weights that are mixed have nothing to go on from
     initial = _begin(named[OWN])
     rivals = [judged(name, *_apart(named[name]), initial) for name in RULES if name in named]
     return Raced(
@@ -84,8 +84,8 @@ def raced(problem: Problem, budget_s: float, tick: Tick = lambda what, share: No
         rivals=tuple(sorted(rivals, key=lambda sweep: sweep.reached.mean)),
         momenta=_levels(named.get(MOMENTUM, [])),
         epsilons=_levels(named.get(EPSILON, [])),
-        onward=_levels(named.get(ON, [])),
-        executors=executors,
+        onward=_levels(onward.get(ON, [])),
+        executors=tuple(dict.fromkeys(executors + others)),
     )
 
 
@@ -111,9 +111,11 @@ def _own(problem: Problem, recipe: OptimizerRecipe, apart: float = math.sqrt(10)
 def _all(problem: Problem, recipe: OptimizerRecipe) -> list[Lane]:
     lanes = _own(problem, recipe)
     lanes += [(name, lr, with_optimizer(problem, Setting(name, lr))) for name in RULES for lr in RATES]
+    if not recipe.lr:
+        return lanes  # at a rate of 0 nothing else makes a difference
     lanes += [(MOMENTUM, x, replace(problem, optimizer=r)) for x, r in _momenta(recipe)]
     lanes += [(EPSILON, x, replace(problem, optimizer=r)) for x, r in _epsilons(recipe)]
-    if problem.last and problem.loop.steps and recipe.lr:
+    if problem.last and problem.loop.steps:
         end = resumed(problem)
         lanes += [(ON, recipe.lr * f, replace(end, optimizer=recipe.scaled(f))) for f in ONWARD]
     return lanes
@@ -142,8 +144,15 @@ def _epsilons(recipe: OptimizerRecipe) -> list[tuple[float, OptimizerRecipe]]:
 Runs = list[tuple[float, list[Outcome]]]
 
 
-def _of(name: str, lanes: Sequence[Lane], found: Sequence[list[Outcome]]) -> Runs:
-    return [(number, runs) for (own, number, _), runs in zip(lanes, found, strict=True) if own == name]
+def _trained(
+    lanes: Sequence[Lane], plan: Plan, scored: Sequence[Batch], mix: bool
+) -> tuple[dict[str, Runs], tuple[str, ...]]:
+    """The outcomes of each name, and who trained them."""
+    found, executors = trials([(case, plan.steps) for _, _, case in lanes], plan.seeds, scored, mix)
+    named: dict[str, Runs] = {}
+    for (name, number, _), outcomes in zip(lanes, found, strict=True):
+        named.setdefault(name, []).append((number, outcomes))
+    return named, executors
 
 
 def _levels(runs: Runs) -> tuple[tuple[float, Level], ...]:

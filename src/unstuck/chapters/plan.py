@@ -22,7 +22,7 @@ class Plan(NamedTuple):
 
 
 def affordable(step_s: float, lanes: int, budget_s: float, most: int = STEPS[0]) -> Plan | None:
-    """The largest plan that fits: three seeds while a hundred updates can be made, then two; None where none fits."""
+    """The largest plan that fits, with three seeds, or from a hundred updates down two; None where none fits."""
     seconds = step_s * lanes / FASTER
     for steps in STEPS:
         for seeds in SEEDS if steps <= 100 else SEEDS[:1]:

@@ -57,8 +57,9 @@ def _rates(race: Raced) -> list[str]:
     if not own.any:
         return [f"No rate of {own.name} from {own.rates[0]:.2g} to {own.rates[-1]:.2g} brings the loss down from "
                 f"{own.initial:.3g} in {own.steps} updates: the rate is not what is wrong."]  # fmt: skip
-    open_end = " or more" if own.high == own.rates[-1] else ""
-    told = f"In {own.steps} updates {own.name} learns at rates from {own.low:.2g} to {own.high:.2g}{open_end}"
+    low = f"{own.low:.2g}" + (" or less" if own.low == own.rates[0] else "")
+    high = f"{own.high:.2g}" + (" or more" if own.high == own.rates[-1] else "")
+    told = f"In {own.steps} updates {own.name} learns at rates from {low} to {high}"
     if not race.present:
         return [f"{told}; the present rate is 0."]
     return [f"{told}; {race.present:.2g} {SAID[own.standing(race.present)]}. It comes to a loss of "
@@ -73,7 +74,7 @@ def _rivals(race: Raced) -> list[str]:
     verdict = (
         f"{best.name} is ahead of {race.own.name} at its best"
         if clearly_below(best.reached, race.own.reached)
-        else f"none is told apart from {race.own.name} at its best, or better"
+        else f"none is clearly ahead of {race.own.name} at its best"
     )
     return [f"Each optimizer at the rate that suits it: {said}. {verdict[0].upper()}{verdict[1:]}."]
 
@@ -95,9 +96,9 @@ def _onward(race: Raced, evidence: Evidence) -> list[str]:
         return []
     course, last = evidence.loop.schedule, evidence.loop.losses[-20:]
     now = f", where the loss was {math.fsum(last) / len(last):.3g}" if last else ""
-    values = "; ".join(f"{rate:.2g}: {_said(found)}" for rate, found in race.onward)
+    values = "; ".join(f"{_said(found)} at a rate of {rate:.2g}" for rate, found in race.onward)
     factor = f" The schedule had come to {course[-1]:.2g} of the optimizer's rate." if course else ""
-    return [f"Going on from where the training was left{now}, for {race.plan.steps} updates at a rate of {values}."
+    return [f"Going on from where the training was left{now}, {race.plan.steps} more updates end at {values}."
             + factor]  # fmt: skip
 
 
@@ -127,16 +128,14 @@ def _said(found: Level) -> str:
 
 def _race_figures(race: Raced) -> tuple[Figure, ...]:
     own, best = race.own, race.own.reached
-    figures = [
-        Figure("smallest rate that learns", own.low),
-        Figure("largest rate that learns", own.high),
-        Figure("present rate", race.present),
-        Figure(f"loss after {own.steps} updates at the best rate", best.mean, error=best.error),
-    ]
+    after = f"loss after {own.steps} updates"
+    figures = [Figure("present rate", race.present)]
+    if own.any:
+        figures = [Figure("smallest rate that learns", own.low), Figure("largest rate that learns", own.high), *figures]
     if race.present:
         here = own.at(race.present)
-        figures.insert(3, Figure(f"loss after {own.steps} updates at it", _finite(here.mean), error=here.error))
-    return tuple(figures)
+        figures.append(Figure(f"{after} at the present rate", _finite(here.mean), error=here.error))
+    return *figures, Figure(f"{after} at the best rate", _finite(best.mean), error=best.error)
 
 
 def _step_figures(even: Steps) -> tuple[Figure, ...]:
@@ -152,7 +151,7 @@ def _race_charts(race: Raced) -> tuple[Chart, ...]:
     own = [lines(f"{race.own.name}, as it is set", *_points(race.own), most)]
     others = [lines(rival.name, *_points(rival), most) for rival in race.rivals]
     title = f"Loss after {race.own.steps} updates, by learning rate"
-    levels = (Figure("before any update", race.own.initial),)
+    levels = (Figure("before any update", race.own.initial),) if math.isfinite(race.own.initial) else ()
     note = f"Mean over seeds with ± two standard errors; losses above {OFF:g} times the first are left out."
     charts = [Chart(title, "learning rate", "loss", (*own, *others), levels, log_x=True, log_y=True, note=note)]
     for name, found in (("Momentum β", race.momenta), ("Epsilon", race.epsilons)):
@@ -169,7 +168,10 @@ def _points(sweep: Sweep) -> tuple[Sequence[float], Sequence[Level]]:
 def _step_charts(even: Steps) -> tuple[Chart, ...]:
     updates = [float(k + 1) for k in range(even.updates)]
     courses = tuple(lines(rule.name, updates, [Level(x, 0.0, 1) for x in rule.lengths]) for rule in even.rules)
-    note = "Gradients at one state of the network; AdaGrad's steps shrink as 1/√t whatever is left to learn."
+    note = (
+        "Gradients at one state of the network; AdaGrad's steps shrink as 1/√t whatever is left to learn, RMSProp's "
+        "only until its mean, which begins at 0, is filled."
+    )
     title = "Length of a step as updates go on, the first as 1"
     return (Chart(title, "update", "length", courses, log_y=True, note=note),)
 
@@ -187,11 +189,11 @@ def _schedule(evidence: Evidence) -> tuple[Chart, ...]:
 def _advice(problem: Problem, race: Raced) -> RemedyLine | None:
     """What to write, where it clearly beats the present setting: another rate, or another optimizer."""
     recipe, own = problem.optimizer, race.own
-    if recipe is None or not own.any:
+    if recipe is None:
         return None
     here = own.at(race.present) if race.present else Level(own.initial, 0.0, race.plan.seeds)
-    rivals = [r for r in race.rivals if clearly_below(r.reached, own.reached) and clearly_below(r.reached, here)]
-    if rivals:
-        setting = Setting(rivals[0].name, float(f"{rivals[0].best:.2g}"))
+    ahead = [r for r in race.rivals if r.any and all(clearly_below(r.reached, other) for other in (own.reached, here))]
+    if ahead:
+        setting = Setting(ahead[0].name, float(f"{ahead[0].best:.2g}"))
         return RemedyLine("change-optimizer", f"train with {setting}", setting.code(problem.model_name))
-    return change_learning_rate(problem, own.best).line if clearly_below(own.reached, here) else None
+    return change_learning_rate(problem, own.best).line if own.any and clearly_below(own.reached, here) else None

@@ -77,10 +77,10 @@ class Sweep:
 
     def standing(self, rate: float) -> str:
         """inside, below, above, or undecided: where a rate stands to the range."""
-        learns = self.learns[self._nearest(rate)]
-        if learns is None:
-            return "undecided"
-        return "inside" if learns else "below" if rate < self.best else "above"
+        place = self._nearest(rate)
+        if self.learns[place] is False:
+            return "below" if rate < self.best else "above"
+        return "inside" if self.learns[place] and self.low <= self.rates[place] <= self.high else "undecided"
 
     def _nearest(self, rate: float) -> int:
         return min(range(len(self.rates)), key=lambda k: abs(math.log(self.rates[k] / rate)))
@@ -89,9 +89,9 @@ class Sweep:
 def judged(name: str, rates: Sequence[float], outcomes: Sequence[Sequence[Outcome]], initial: float) -> Sweep:
     """The sweep of `rates` with their outcomes [rate][seed] from a start with the loss `initial`."""
     levels = tuple(level([outcome.end for outcome in runs]) for runs in outcomes)
-    best = min(found.mean for found in levels)
+    best = min(initial, *(found.mean for found in levels))
     line = initial - HALF * (initial - best)
-    learns = tuple(_below(found, line) for found in levels)
+    learns = tuple(_learns(runs, initial, line) for runs in outcomes)
     return Sweep(name, tuple(rates), levels, learns, initial, max(len(run.losses) for runs in outcomes for run in runs))
 
 
@@ -103,9 +103,12 @@ def clearly_below(one: Level, other: Level) -> bool:
     return other.mean - one.mean > max(2 * math.hypot(one.error, other.error), SLIGHT * abs(other.mean))
 
 
-def _below(found: Level, line: float) -> bool | None:
-    """True or False where the 95 % interval over seeds (Student's t) says so."""
-    if not math.isfinite(found.mean):
+def _learns(runs: Sequence[Outcome], initial: float, line: float) -> bool | None:
+    """True or False where the 95 % interval over seeds (Student's t) says so, False where one diverged. How far above
+    the start a loss ends does not count: it is spread over orders of magnitude, and would leave nothing told."""
+    ends = [run.end for run in runs]
+    if not all(map(math.isfinite, ends)):
         return False
+    found = level([min(end, initial) for end in ends])
     half = float(stdtrit(max(found.seeds - 1, 1), 0.975)) * found.error if found.seeds > 1 else 0.0
-    return True if found.mean + half < line else False if found.mean - half > line else None
+    return True if found.mean + half < line else False if found.mean - half >= line else None

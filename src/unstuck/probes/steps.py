@@ -4,8 +4,9 @@ Gradients of some batches at one state of the network go to the rules of torch, 
 stay where they are. Of each rule then
 
     spread    largest over smallest step / weights, over the layers, of the last update: 1 if one rate suits all of them
-    course    length of each update over that of the first: constant for plain descent but for noise, as 1/√t for
-              AdaGrad, whose sum of squares grows, and soon constant for RMSProp and Adam, which forget
+    course    length of each update over that of the first: constant for plain descent and Adam but for noise, as 1/√t
+              for AdaGrad, whose sum of squares grows, and so for RMSProp until its mean, which begins at 0, is filled:
+              at torch's α of 0.99 that takes some hundred updates
 
     found = measure(problem)
     {rule.name: rule.spread for rule in found.rules}
@@ -66,8 +67,8 @@ class Steps:
 def measure(problem: Problem, updates: int = UPDATES, last: bool = False) -> Steps:
     """`updates` gradients at the start (`last`: where the training was left), and as many steps of each rule.
 
-    Layers are the weights of two or more dimensions. Raises NotMeasurable where a gradient is not finite, or where no
-    layer has one.
+    Layers are the weights of two or more dimensions. Raises NotMeasurable where there are none, where a gradient is not
+    finite, or where all are 0.
     """
     with sandbox(0):
         model = problem.twin(last=last)
@@ -75,6 +76,8 @@ def measure(problem: Problem, updates: int = UPDATES, last: bool = False) -> Ste
         if not weights:
             raise NotMeasurable("no layer has a weight matrix that is trained")
         gradients = [_of_weights(problem, model, k, weights) for k in range(updates)]
+        if not any(bool(gradient.any()) for found in gradients for gradient in found.values()):
+            raise NotMeasurable("the gradient is 0 in every layer")
         rules = tuple(_course(name, cls, options, weights, gradients) for name, cls, options in RULES)
     return Steps(rules, updates)
 
