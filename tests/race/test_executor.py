@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -218,3 +219,16 @@ def test_no_more_processes_than_lanes_or_cores() -> None:
     lanes = with_each(problem())
     assert processes(lanes, 1) == 1 and processes(lanes, 2) == 2 and processes(lanes, 64) == 3
     assert processes(lanes[:1], 8) == 1
+
+
+def test_heats_that_live_side_by_side_end_at_once() -> None:
+    lanes = with_each(problem("cnn"))
+    heats = [dealt(lanes) for _ in range(3)]
+    for heat in heats:
+        heat.advance(1)
+    began = time.perf_counter()
+    heats[0].close()
+    assert time.perf_counter() - began < 0.8  # a child that waits for another one's pipe is given a second
+    assert not heats[0].workers[0].is_alive()
+    for heat in heats[1:]:
+        heat.close()

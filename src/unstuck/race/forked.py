@@ -22,6 +22,9 @@ import torch
 from unstuck.criterion import Score
 from unstuck.errors import LaneLost
 
+_LIVING: weakref.WeakSet[Forked] = weakref.WeakSet()
+"""All of them: a child inherits the ends of every one, and would keep the others' children waiting."""
+
 
 class Forked:
     """The lanes of several processes as one heat. `order`: the lane at each place, process after process; left out,
@@ -38,11 +41,13 @@ class Forked:
         for make in makes:
             ours, theirs = context.Pipe()
             self._ends.append(ours)
-            worker = context.Process(target=_serve, args=(make, theirs, list(self._ends)), daemon=True)
+            inherited = [*self._ends, *(end for other in _LIVING for end in other._ends)]
+            worker = context.Process(target=_serve, args=(make, theirs, inherited), daemon=True)
             worker.start()
             theirs.close()
             self.workers.append(worker)
         self._finalizer = weakref.finalize(self, _end, self.workers, self._ends)
+        _LIVING.add(self)
 
     @property
     def curves(self) -> list[list[float]]:
