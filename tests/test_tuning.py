@@ -137,6 +137,15 @@ def test_a_metric_that_is_constant_decides_nothing() -> None:
     assert "is as good within 0" in report.headline
 
 
+def test_targets_that_are_all_the_same_are_said() -> None:
+    model, x = nn.Linear(4, 2), torch.randn(64, 4)
+    for y in (torch.zeros(64).long(), (x[:, 0] > 0).long()):
+        data = list(zip(x.split(8), y.split(8), strict=True))
+        case = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.SGD(model.parameters(), 0.1))
+        notes = tune(case, ("sgd",), (0.1, 0.01), steps=8, seeds=1).notes
+        assert any("Every held-out target is the same" in note for note in notes) == (not y.any())
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(BadArgument, match=r"race: `problem` must be an unstuck\.Problem, got Linear"):
         tune(nn.Linear(2, 1))

@@ -15,11 +15,13 @@ from pathlib import Path
 from scipy.special import stdtrit
 
 from unstuck.errors import BadArgument
+from unstuck.probes.level import collect_targets
 from unstuck.problem import Problem
 from unstuck.race.contest import Result, Tick, contest, prepared
 from unstuck.race.grid import Setting, grid, rates
 from unstuck.race.ledger import Ledger, named
 from unstuck.records import Chart, Cost, Curve, Figure, RaceLine, RemedyLine, Report, Skipped
+from unstuck.sandbox import sandbox
 
 OPTIMIZERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
 LEDGER = "race.sqlite"
@@ -66,8 +68,17 @@ def tune(
         unexplained=not ranked or ranked[0].outcome != "finished",
         race=ranked,
         best=_best(ranked, problem),
-        notes=tuple(f"Trained, {where}: {who}." for where, who in executors.items()),
+        notes=(*_doubts(problem), *(f"Trained, {where}: {who}." for where, who in executors.items())),
     )
+
+
+def _doubts(problem: Problem) -> tuple[str, ...]:
+    """What makes the ranking worth little, whatever it is."""
+    with sandbox(0):
+        targets = collect_targets(problem, problem.held_out or problem.data)
+    if not targets or any(bool((t != targets[0].flatten()[0]).any()) for t in targets if t.numel()):
+        return ()
+    return ("Every held-out target is the same: a constant answer scores as well, and the ranking says little.",)
 
 
 def ranking(results: Sequence[Result], steps: int) -> tuple[RaceLine, ...]:
