@@ -143,6 +143,23 @@ def test_a_problem_written_down_is_examined(tmp_path):
     done = unstuck(tmp_path, "examine", *QUICK, "model.py:problem")
     assert done.returncode == 0, done.stderr
     assert report(tmp_path)["figures"]
+    assert [chapter["id"] for chapter in report(tmp_path)["chapters"]] == ["steps", "batches"]
+    assert "Steps: the learning rate and the optimizer" in done.stdout
+    assert "Batches: noise, time, and the right size" in done.stdout
+    after = unstuck(tmp_path, "examine", "model.py:problem", *QUICK, "--no-chapters")
+    assert after.returncode == 0, after.stderr
+    assert report(tmp_path)["chapters"] == []
+
+
+def test_a_script_is_examined_at_length(tmp_path):
+    write(tmp_path)
+    done = unstuck(tmp_path, "examine", "--budget", "15s", "--out", "out", "train.py", "--epochs", "3")
+    assert done.returncode == 0, done.stderr
+    assert "arguments ['--epochs', '3']" in done.stdout
+    steps, batches = report(tmp_path)["chapters"]
+    assert any("SGD learns at rates from" in sentence for sentence in steps["sentences"])
+    assert any("an epoch is shortest at" in sentence for sentence in batches["sentences"])
+    assert any(figure["name"].startswith("critical batch size") for figure in batches["figures"])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +167,7 @@ def test_a_problem_written_down_is_examined(tmp_path):
     [
         (("run", "missing.py"), "there is no file 'missing.py'"),
         (("run", "--budget", "soon", "train.py"), "--budget: expected a time such as 60s or 2m, got 'soon'"),
-        (("examine", "nothing"), "expected FILE:NAME such as model.py:problem, got 'nothing'"),
+        (("examine", "nothing"), "there is no file 'nothing'; give a script, or FILE:NAME of a Problem"),
         (("examine", "missing.py:x"), "there is no file 'missing.py'"),
         (("examine", "train.py:x"), "defines no 'x'"),
         (("examine", "train.py:model"), "must be an unstuck.Problem, got"),
