@@ -24,8 +24,8 @@ import torch
 from race_problems import BATCH, CASES, SETTINGS, trained
 
 from unstuck.race.contest import contest
-from unstuck.race.executor import single_threaded
 from unstuck.race.grid import Setting, with_optimizer
+from unstuck.race.heats import single_threaded
 from unstuck.race.stack import Stack
 
 AGAIN, NEAR = 3.0, 0.01

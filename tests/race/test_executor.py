@@ -12,8 +12,9 @@ from torch import nn
 
 from unstuck.errors import LaneLost
 from unstuck.problem import Problem
-from unstuck.race.executor import Loops, Stacked, Trial, fastest, processes
+from unstuck.race.executor import Trial, fastest, processes
 from unstuck.race.forked import Forked
+from unstuck.race.heats import Loops, Stacked
 from unstuck.race.traced import Traced
 
 
@@ -113,14 +114,15 @@ def test_lanes_that_are_kept_have_their_whole_curve(make) -> None:
 
 def test_the_fastest_is_chosen_and_the_reason_says_what_was_timed() -> None:
     lanes = [lane for lane in with_each(problem()) for _ in range(8)]
-    tries = (fastest(lanes, lanes[0].held_out, cores=1) for _ in range(5))  # five steps on a busy machine may mislead
+    # Stacked and one by one are a near tie on lanes this small: what five steps say of it differs from try to try.
+    tries = (fastest(lanes, lanes[0].held_out, cores=1) for _ in range(20))
     heat, name, why = next(tried for tried in tries if tried[1] == "stacked")
     assert name == "stacked" and isinstance(heat, Stacked)
     assert why.startswith("a lane and step takes stacked ") and "one by one" in why and "loops" in why
     assert heat.stack.steps == 0 and all(not curve for curve in heat.curves)
-    tries = (fastest(lanes, lanes[0].held_out, cores=2) for _ in range(5))
-    heat, name, why = next(tried for tried in tries if "stacked, 2 processes" in tried[2])
-    assert "stacked, 2 processes" in why and name in {"stacked", "stacked, 2 processes"}
+    tries = (fastest(lanes, lanes[0].held_out, cores=2) for _ in range(20))
+    heat, name, why = next(tried for tried in tries if tried[1] in {"stacked", "stacked, 2 processes"})
+    assert "stacked, 2 processes" in why and why.startswith(f"a lane and step takes {name} ")
     heat.advance(3)
     assert [len(curve) for curve in heat.curves] == [3] * 48
 

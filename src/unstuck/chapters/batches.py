@@ -55,7 +55,7 @@ def chapter(problem: Problem, evidence: Evidence, budget_s: float, tick: Tick = 
     ]  # fmt: skip
     charts = (
         *(_clock_charts(clock) if clock else ()), *(_noise_chart(found) if found else ()),
-        *(_race_chart(sizes, found) if sizes else ()),
+        *(_race_chart(sizes) if sizes else ()),
     )  # fmt: skip
     figures = _figures(found, clock, size, sharp)
     return Chapter("batches", TITLE, tuple(sentences), figures, charts, advice)
@@ -71,7 +71,7 @@ def _raced(problem: Problem, size: int | None, clock: Throughput, budget_s: floa
     present = samples_a_batch(problem)
     timed = [timing.size for timing in clock.timings]
     middle = size or present
-    samples = sum(samples_a_batch(problem) for _ in problem.data)
+    samples = present * len(problem.data)
     wanted = {middle // APART, middle, middle * APART, present}
     chosen = sorted(s for s in wanted if min(timed) <= s <= max(timed) and (s == present or 2 * s <= samples))
     try:
@@ -226,7 +226,7 @@ def _noise_chart(found: Noise) -> tuple[Chart, ...]:
     return (Chart("Gradient noise along the training", "update", "samples", (curve,), (level,), log_y=True),)
 
 
-def _race_chart(sizes: Sizes, found: Noise | None) -> tuple[Chart, ...]:
+def _race_chart(sizes: Sizes) -> tuple[Chart, ...]:
     """The two sides of a batch size: few large updates, or many small ones."""
     at, target = [float(size) for size in sizes.sizes], sizes.target
     if len(at) < 2:

@@ -56,13 +56,13 @@ def measure(problem: Problem, budget_s: float = BUDGET_S) -> Averaging:
     size, recipe = samples_a_batch(problem), problem.optimizer
     if size * problem.loop.accumulate > LARGEST or recipe is None or not problem.loop.stepping or not problem.last:
         raise NotApplicable("the batches are not small")
-    data, rows = problem.data, training_rows(problem)
+    rows = training_rows(problem)
     if rows is None or len(rows) < 2 * LEAST * size:
         raise NotApplicable("the samples at hand cannot be put into larger batches")
     larger = min(TIMES * size, len(rows) // 2)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))
     known = replace(problem.rows, ordered=False) if problem.rows is not None else None
-    own = resumed(replace(problem, data=data, rows=known))
+    own = resumed(replace(problem, rows=known))
     wide = replace(own, data=rows.batches(order, larger))
     check = rows.batches(order[:SCORED], min(SCORED, len(rows)))
     updates = _affordable(own, wide, budget_s)

@@ -21,8 +21,9 @@ import torch
 from unstuck.criterion import find
 from unstuck.errors import BadArgument
 from unstuck.problem import Batch, Problem, batch_size
-from unstuck.race.executor import Heat, fastest, single_threaded
+from unstuck.race.executor import fastest
 from unstuck.race.grid import Setting, lanes
+from unstuck.race.heats import Heat, single_threaded
 from unstuck.race.track import SCORED, level
 from unstuck.rows import Rows
 from unstuck.trace import trace

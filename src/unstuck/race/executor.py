@@ -25,11 +25,9 @@ import torch
 
 from unstuck.problem import Batch, Problem
 from unstuck.race.forked import Forked
-from unstuck.race.heats import FEWEST, Heat, Loops, Stacked, single_threaded
+from unstuck.race.heats import FEWEST, Heat, Loops, Stacked
 from unstuck.race.stack import why_not
 from unstuck.race.updates import has_rules
-
-__all__ = ["FEWEST", "Heat", "Loops", "Stacked", "fastest", "processes", "single_threaded"]
 
 LONG = 0.3
 """Seconds of plain loops from which it pays to record a stack's step: that takes as long as ten steps."""

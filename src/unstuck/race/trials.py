@@ -18,8 +18,8 @@ from statistics import fmean, median, stdev
 
 from unstuck.criterion import Score
 from unstuck.problem import Batch, Problem
-from unstuck.race.executor import fastest, single_threaded
-from unstuck.race.heats import Noted
+from unstuck.race.executor import fastest
+from unstuck.race.heats import Noted, single_threaded
 from unstuck.race.stack import signature, why_not
 from unstuck.training import Training
 
@@ -92,8 +92,7 @@ def _trained(
     problems: Sequence[Problem], scored: Sequence[Batch], seed: int, mix: bool, steps: int,
     known: tuple[str, str] | None,
 ) -> tuple[list[Noted], str, str]:  # fmt: skip
-    """One heat from its start to its end: its processes are gone before those of the next are forked, which would hold
-    on to their pipes and keep them waiting."""
+    """One heat from its start to its end: let go before the next one begins, with its processes and its memory."""
     heat, name, why = fastest(problems, scored, seed, mix and bool(seed), steps, known=known)
     return heat.check(steps), name, why
 
