@@ -95,9 +95,30 @@ class Curve(msgspec.Struct, frozen=True):
     high: tuple[float | None, ...] = ()
 
 
+class Surface(msgspec.Struct, frozen=True):
+    """Heights over a plane: `z[j][i]` at (`x[i]`, `y[j]`), null where not finite; `log`: coloured by the logarithm."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    z: tuple[tuple[float | None, ...], ...]
+    log: bool = False
+
+
+class Arrow(msgspec.Struct, frozen=True):
+    """An arrow to draw, from (x, y) to (x + dx, y + dy)."""
+
+    x: float
+    y: float
+    dx: float
+    dy: float
+    name: str = ""
+
+
 class Chart(msgspec.Struct, frozen=True):
     """A figure of the report: curves, `bars` or `dots` over x, with horizontal reference levels; or, with
-    `heat`, one row of coloured cells for each curve, named after it."""
+    `heat`, one row of coloured cells for each curve, named after it; or a `surface` seen from above, with the curves
+    as paths on it. `arrows` are drawn over lines and surfaces."""
 
     title: str
     x: str
@@ -110,6 +131,8 @@ class Chart(msgspec.Struct, frozen=True):
     log_x: bool = False
     dots: bool = False
     heat: bool = False
+    surface: Surface | None = None
+    arrows: tuple[Arrow, ...] = ()
 
 
 class PointLine(msgspec.Struct, frozen=True):

@@ -8,12 +8,16 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from unstuck.records import Chart, Curve
 from unstuck.report import words
 
+PALETTE = ("#3b82c4", "#c9731c", "#2f9e6e", "#b0619f", "#c8553d", "#8a7a2f")
+DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
+ABOVE, BELOW = 14, 48
 LINE = 15
 GAP = 5
 LARGEST = 1e150
-GRID = "rgba(128,128,128,0.22)"
+GRID, INK = "rgba(128,128,128,0.22)", "#b3361e"
 
 
 class Scale(NamedTuple):
@@ -101,6 +105,42 @@ def ending(text: str, width: int) -> str:
 def safe(text: str) -> str:
     """The text as plotly shall show it: plotly reads some markup, and a layer's name is none."""
     return html.escape(words.clean(text), quote=False)
+
+
+def canvas(height: int, right: int, top: int = ABOVE) -> dict[str, Any]:
+    """The layout of a figure whose drawing is so high, with room for names at its right edge."""
+    return {
+        "height": height + top + BELOW,
+        "margin": {"l": 64, "r": right, "t": top, "b": BELOW},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13},
+        "showlegend": False,
+        "hovermode": "x unified",
+        "bargap": 0.3,
+    }
+
+
+def points(curve: Curve) -> dict[str, Any]:
+    """The curve's finite points, with breaks where one is not."""
+    x, y = ([words.finite(value) for value in row] for row in (curve.x, curve.y))
+    return {"x": x, "y": y, "name": safe(curve.name)}
+
+
+def arrows(chart: Chart) -> list[dict[str, Any]]:
+    """The chart's arrows; one with a name carries it at its tip."""
+    return [
+        {
+            "x": a.x + a.dx, "y": a.y + a.dy, "xref": "x", "yref": "y",
+            "ax": a.x, "ay": a.y, "axref": "x", "ayref": "y",
+            "text": "", "showarrow": True, "arrowhead": 2, "arrowsize": 1, "arrowwidth": 1.6, "arrowcolor": INK,
+        }
+        for a in chart.arrows
+    ] + [
+        {"x": a.x + a.dx, "y": a.y + a.dy, "text": safe(a.name), "showarrow": False, "xanchor": "left", "xshift": 6,
+         "font": {"size": 12}}
+        for a in chart.arrows if a.name
+    ]  # fmt: skip
 
 
 def _apart(wanted: Sequence[float], heights: Sequence[float], top: float) -> list[float]:

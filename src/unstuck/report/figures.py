@@ -11,19 +11,34 @@ from typing import Any
 
 from unstuck.records import Chart, Curve, Figure
 from unstuck.report import words
-from unstuck.report.axes import Label, Scale, beside, ending, room, safe, scale
+from unstuck.report.axes import (
+    ABOVE,
+    DASHES,
+    PALETTE,
+    Label,
+    Scale,
+    arrows,
+    beside,
+    canvas,
+    ending,
+    points,
+    room,
+    safe,
+    scale,
+)
+from unstuck.report.contours import contours, heights
 
-PALETTE = ("#3b82c4", "#c9731c", "#2f9e6e", "#b0619f", "#c8553d", "#8a7a2f")
-DASHES = ("solid", "dash", "dashdot", "longdash", "dot", "longdashdot")
 GREY = "#868c96"
 SCALE = [[0, "#c8553d"], [0.5, "#d9b45b"], [1, "#2f9e6e"]]
-HEIGHT, BAR, ABOVE, BELOW, BESIDE = 240, 28, 14, 48, 150
+HEIGHT, BAR, BESIDE = 240, 28, 150
 LETTERS = 20
 FEW = 8
 
 
 def figure(chart: Chart) -> dict[str, Any]:
     """The figure's data and layout: finite numbers only, and no markup from the report's own strings."""
+    if chart.surface is not None:
+        return contours(chart, chart.surface)
     if not any(words.finite(value) is not None for curve in chart.curves for value in curve.y):
         return _nothing()
     if chart.heat:
@@ -34,7 +49,7 @@ def figure(chart: Chart) -> dict[str, Any]:
 
 def describe(chart: Chart) -> str:
     """The chart in words, for those who do not see it."""
-    curves = "; ".join(map(_told, chart.curves)) or "nothing to draw"
+    curves = "; ".join([*heights(chart), *map(_told, chart.curves)]) or "nothing to draw"
     levels = "".join(f"; reference: {level.name} {words.amount(level)}" for level in chart.levels)
     return words.clean(f"{chart.title}, {chart.y} by {chart.x}: {curves}{levels}.")
 
@@ -50,7 +65,7 @@ def _told(curve: Curve) -> str:
 def _nothing() -> dict[str, Any]:
     said = {"text": "no finite value was measured", "showarrow": False, "xref": "paper", "yref": "paper"}
     hidden = {"visible": False, "fixedrange": True}
-    return {"data": [], "layout": _layout(BAR, right=16) | {"annotations": [said], "xaxis": hidden, "yaxis": hidden}}
+    return {"data": [], "layout": canvas(BAR, right=16) | {"annotations": [said], "xaxis": hidden, "yaxis": hidden}}
 
 
 def _over_x(chart: Chart) -> dict[str, Any]:
@@ -62,11 +77,11 @@ def _over_x(chart: Chart) -> dict[str, Any]:
         labels += [Label(curve.name, _end(curve), colour) for curve, colour, _ in styles]
     height = max(HEIGHT, room(labels, LETTERS))
     draw = _standing_bars if chart.bars else _dots if chart.dots else _line
-    layout = _layout(height, right=BESIDE if labels else 16)
+    layout = canvas(height, right=BESIDE if labels else 16)
     layout["xaxis"] = _along(chart)
     layout["yaxis"] = axis.axis(chart.y)
     layout["shapes"] = [_rule("y", axis, level) for level in chart.levels if axis.place(level.value) is not None]
-    layout["annotations"] = beside(labels, axis, height, LETTERS)
+    layout["annotations"] = beside(labels, axis, height, LETTERS) + arrows(chart)
     bands = [band for curve, colour, _ in styles for band in _band(curve, colour, axis)]
     return {"data": bands + [draw(*style) for style in styles], "layout": layout}
 
@@ -85,16 +100,16 @@ def _along(chart: Chart) -> dict[str, Any]:
 
 def _line(curve: Curve, colour: str, dash: str) -> dict[str, Any]:
     style = {"line": {"color": colour, "dash": dash, "width": 2.2}, "marker": {"color": colour, "size": 7}}
-    return {"type": "scatter", "mode": "lines" if len(curve.y) > 1 else "markers", **_points(curve), **style}
+    return {"type": "scatter", "mode": "lines" if len(curve.y) > 1 else "markers", **points(curve), **style}
 
 
 def _dots(curve: Curve, colour: str, _dash: str) -> dict[str, Any]:
     marker = {"color": colour, "size": 8, "opacity": 0.7}
-    return {"type": "scatter", "mode": "markers", "marker": marker, **_points(curve)}
+    return {"type": "scatter", "mode": "markers", "marker": marker, **points(curve)}
 
 
 def _standing_bars(curve: Curve, colour: str, _dash: str) -> dict[str, Any]:
-    return {"type": "bar", "marker": {"color": colour}, **_points(curve)}
+    return {"type": "bar", "marker": {"color": colour}, **points(curve)}
 
 
 def _band(curve: Curve, colour: str, axis: Scale) -> list[dict[str, Any]]:
@@ -116,7 +131,7 @@ def _lying_bars(chart: Chart) -> dict[str, Any]:
     rows = list(range(len(chart.curves)))
     lengths = [None if axis.place(curve.y[0]) is None else curve.y[0] for curve in chart.curves]
     bars = {"type": "bar", "orientation": "h", "x": lengths, "y": rows, "width": 0.6, "marker": {"color": PALETTE[0]}}
-    layout = _layout(BAR * len(rows), right=60, top=ABOVE + 18 * len(chart.levels))
+    layout = canvas(BAR * len(rows), right=60, top=ABOVE + 18 * len(chart.levels))
     layout["xaxis"] = axis.axis(chart.y)
     names = [ending(curve.name, 32) for curve in chart.curves]
     layout["yaxis"] = {"tickvals": rows, "ticktext": names, "range": [len(rows) - 0.5, -0.5], "fixedrange": True}
@@ -139,7 +154,7 @@ def _cells(chart: Chart) -> dict[str, Any]:
         "type": "heatmap", "x": places, "y": names, "z": z, "text": said, "texttemplate": "%{text}",
         "colorscale": SCALE, "showscale": False, "hoverinfo": "x+y+z", "xgap": 2, "ygap": 2,
     }  # fmt: skip
-    layout = _layout(max(90, 34 * len(names)), right=24)
+    layout = canvas(max(90, 34 * len(names)), right=24)
     layout["hovermode"] = "closest"
     layout["xaxis"] = {"title": {"text": safe(chart.x)}, "type": "category", "showgrid": False, "fixedrange": True}
     layout["xaxis"] |= {"tickangle": 0, "tickfont": {"size": 11}}
@@ -165,24 +180,6 @@ def _rule(across: str, axis: Scale, level: Figure) -> dict[str, Any]:
     along = "x" if across == "y" else "y"
     ends = {f"{across}0": level.value, f"{across}1": level.value, f"{along}0": 0, f"{along}1": 1}
     return {"type": "line", f"{along}ref": "paper", **ends, "line": {"color": GREY, "dash": "dash", "width": 1.4}}
-
-
-def _layout(height: int, right: int, top: int = ABOVE) -> dict[str, Any]:
-    return {
-        "height": height + top + BELOW,
-        "margin": {"l": 64, "r": right, "t": top, "b": BELOW},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 13},
-        "showlegend": False,
-        "hovermode": "x unified",
-        "bargap": 0.3,
-    }
-
-
-def _points(curve: Curve) -> dict[str, Any]:
-    x, y = ([words.finite(value) for value in row] for row in (curve.x, curve.y))
-    return {"x": x, "y": y, "name": safe(curve.name)}
 
 
 def _heights(chart: Chart) -> list[float | None]:
