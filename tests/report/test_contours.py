@@ -10,6 +10,9 @@ from unstuck.records import Arrow, Chart, Curve, Report, Surface
 from unstuck.report.figures import describe, figure
 from unstuck.report.html import page
 
+if TYPE_CHECKING:
+    from conftest import Seen
+
 AT = tuple(-2 + k / 2 for k in range(9))
 HEIGHTS = tuple(tuple((1 - a * b) ** 2 for a in AT) for b in AT)
 WAY = Curve("plain descent", (0.1, 0.5, 1.0), (0.2, 0.6, 1.0))
