@@ -13,12 +13,15 @@ ifeq ($(and $(HOME),$(wildcard $(HOME)/.)),)
 export HOME := $(CURDIR)/$(VENV)/home
 endif
 
-.PHONY: help demo test lint bench-diagnosis bench-overhead bench-curvature bench-race bench-noise system-packages clean
+.PHONY: help demo lecture test lint bench-diagnosis bench-overhead bench-curvature bench-race bench-noise system-packages clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 demo: $(VENV)/.demo  ## see a network that does not train diagnosed and cured
 	$(VENV)/bin/unstuck run examples/digits_cnn.py
+
+lecture: $(VENV)/.demo  ## the lecture's experiments, all on one page; ARGS="--lang zh"
+	$(VENV)/bin/unstuck lecture all --out .unstuck/lecture $(ARGS)
 
 test: $(VENV)/.dev system-packages lint  ## lint, types and all tests; ARGS="-k race" for some of them
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 $(ARGS)

@@ -1,4 +1,7 @@
-"""The command line: `unstuck run`, `examine`, `critical`, `explain`, `schema`. Imports torch only where needed."""
+"""The command line: `unstuck run`, `examine`, `critical`, `race`, `lecture`, `explain`, `schema`.
+
+Imports torch only where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,9 @@ FAILED, INTERRUPTED = 3, 130
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `unstuck` command."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    if tokens[:1] == ["lecture"] and "--on" in tokens:
+        end = tokens.index("--on") + 2
+        tokens, _script_arguments[:] = tokens[:end], tokens[end:]
     if tokens[:1] in (["run"], ["critical"], ["race"], ["examine"]):
         ours, script = divide(tokens[1:])
         if tokens[0] != "run" and ours and ":" in ours[-1]:  # a problem has no arguments of its own
@@ -267,6 +273,62 @@ def race(
         print(f"unstuck: interrupted; the same command with --out {folder} goes on from there", file=sys.stderr)
         sys.exit(INTERRUPTED)
     _deliver(report, target, folder, json)
+
+
+@app.command
+def lecture(
+    name: str | None = None,
+    *,
+    lang: Literal["en", "zh"] = "en",
+    on: str | None = None,
+    budget: str = "60s",
+    out: Path | None = None,
+) -> None:
+    """The lecture's experiments: what it claims about training, measured and drawn, and whether it held here.
+
+    `unstuck lecture all` makes them all, on one page; `unstuck lecture` lists them. `unstuck lecture momentum --on
+    train.py [ARGUMENTS OF THE SCRIPT]` makes one on your own training. Exit code 3 where a claim did not hold.
+
+    Parameters
+    ----------
+    name
+        An experiment, several with commas between them, or all.
+    lang
+        en or zh.
+    on
+        FILE:NAME of an unstuck.Problem, or a training script. What follows a script belongs to it.
+    budget
+        Time for the experiments on your training together: 60s, 2m.
+    out
+        Folder for lecture.json and lecture.html; default .unstuck/runs/<when>-lecture.
+    """
+    seconds = duration(budget)
+    from rich.console import Console
+
+    from unstuck.errors import UnstuckError
+    from unstuck.lecture import experiments
+    from unstuck.report.lecture import outcome, render, write
+    from unstuck.run import problem_of
+
+    console = Console()
+    if name is None:
+        console.print(experiments.table(lang))
+        return
+    try:
+        ids = experiments.named(name, own=on is not None)
+        problem, _ = problem_of(on, _script_arguments, command="lecture") if on is not None else (None, ())
+        with _progress() as tick:
+            made = experiments.perform(ids, lang, problem, seconds, on or "", tick)
+    except UnstuckError as error:
+        _refuse(str(error))
+    sys.stdout.flush()
+    render(made, console)
+    try:
+        _, page = write(made, out or _folder("lecture"))
+    except OSError as error:
+        _refuse(f"the page could not be written to {error.filename!r}: {error.strerror}; give another --out")
+    print(f"page: {page}")
+    sys.exit(FAILED if outcome(made) is False else 0)
 
 
 @app.command

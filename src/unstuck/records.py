@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-SCHEMA = "unstuck.report/1"
+SCHEMA, LECTURE = "unstuck.report/1", "unstuck.lecture/1"
 
 Severity = Literal["problem", "warning", "note"]
 Outcome = Literal["cured", "helped", "no-effect", "worse", "undecided", "not-tried"]
@@ -253,7 +253,7 @@ class Report(msgspec.Struct, frozen=True):
 
     def to_json(self) -> bytes:
         """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""
-        return msgspec.json.format(msgspec.json.encode(_sayable(msgspec.to_builtins(self))), indent=2)
+        return _encoded(self)
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Report:
@@ -261,9 +261,56 @@ class Report(msgspec.Struct, frozen=True):
         return msgspec.json.decode(data, type=cls)
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """What the lecture says, as an inequality between two measured figures; `held` is null where their errors leave it
+    open."""
+
+    says: str
+    left: Figure
+    relation: Literal["<", ">"]
+    right: Figure
+    held: bool | None
+
+
+class Experiment(msgspec.Struct, frozen=True):
+    """One experiment of the lecture as it came out here. `text`: its page, in Markdown; `target`: the user's training
+    it was made on, "" for the textbook case."""
+
+    id: str
+    title: str
+    text: str
+    claims: tuple[Claim, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    notes: tuple[str, ...] = ()
+    target: str = ""
+    seconds: float = 0.0
+
+
+class Lecture(msgspec.Struct, frozen=True):
+    """Experiments of the lecture (`unstuck lecture`), in its order, with their words in one language."""
+
+    schema: str = LECTURE
+    language: Literal["en", "zh"] = "en"
+    experiments: tuple[Experiment, ...] = ()
+
+    def to_json(self) -> bytes:
+        """This record as indented JSON; non-finite numbers become null."""
+        return _encoded(self)
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Lecture:
+        """The record that `to_json` wrote."""
+        return msgspec.json.decode(data, type=cls)
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema of a report."""
     return msgspec.json.schema(Report)
+
+
+def _encoded(record: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(_sayable(msgspec.to_builtins(record))), indent=2)
 
 
 def _sayable(value: Any) -> Any:

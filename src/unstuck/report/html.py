@@ -35,7 +35,7 @@ def page(report: Report) -> str:
     """The whole page; plotly's script stands in it once, and only where there is a chart to draw."""
     drawn = _every_chart(report)
     charts, chapters = _placed(report)
-    return _template().render(
+    return template("report.html.jinja").render(
         report=report,
         words=words,
         headline=words.headline(report),
@@ -46,7 +46,7 @@ def page(report: Report) -> str:
         charts=charts,
         chapters=chapters,
         figures=[figure(chart) for chart in drawn],
-        plotly=_plotly() if drawn else "",
+        plotly=plotly() if drawn else "",
         bars=bars,
     )
 
@@ -86,15 +86,17 @@ def _placed(report: Report) -> tuple[list[Place], list[tuple[Chapter, list[Place
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """One of the templates beside this file, with everything escaped that is not markup of ours."""
     loader = PackageLoader("unstuck", "report")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     pages.filters["clean"] = words.clean
-    return pages.get_template("report.html.jinja")
+    return pages.get_template(name)
 
 
 @cache
-def _plotly() -> Any:
+def plotly() -> Any:
+    """Plotly's script, to stand in a page."""
     from plotly.offline import get_plotlyjs
 
     return Markup(get_plotlyjs())

@@ -1,0 +1,1 @@
+"""The lecture's own experiments, one per file: each claim measured, drawn, and held to its inequality."""

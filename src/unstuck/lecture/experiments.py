@@ -1,0 +1,109 @@
+"""All experiments, in the lecture's order, and how one is made: its parts, and the page around them.
+
+    lecture = perform(("saddle", "momentum"), "en")
+    lecture.experiments[0].claims[0].held
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import NamedTuple
+
+from rich.table import Table
+
+from unstuck.errors import BadArgument
+from unstuck.lecture import saddle
+from unstuck.lecture.parts import SAY, Language, Parts, Say
+from unstuck.problem import Problem
+from unstuck.records import Experiment, Lecture
+from unstuck.sandbox import sandbox
+
+Tick = Callable[[str, float], None]
+
+
+class Lesson(NamedTuple):
+    """An experiment: `shown` makes the textbook case, `on` the same on a user's training (None: it has none)."""
+
+    id: str
+    shown: Callable[[Say], Parts]
+    on: Callable[[Problem, Say, float, Tick], Parts] | None = None
+
+
+LESSONS: tuple[Lesson, ...] = (Lesson("saddle", saddle.shown, saddle.on),)
+IDS = tuple(lesson.id for lesson in LESSONS)
+
+
+def perform(
+    ids: Sequence[str] = IDS, language: Language = "en", problem: Problem | None = None, budget_s: float = 60.0,
+    target: str = "", tick: Tick = lambda what, share: None,
+) -> Lecture:  # fmt: skip
+    """The experiments of these names: the textbook cases, or with a `problem` the same on it, in `budget_s` in all.
+
+    Raises BadArgument for a name there is none of, a language it does not speak, and, on a problem, for an experiment
+    that has no form on one.
+    """
+    if language not in SAY:
+        raise BadArgument(f"lecture: `language` must be one of {', '.join(SAY)}, got {language!r}")
+    lessons = [_lesson(name) for name in ids]
+    made = []
+    for place, lesson in enumerate(lessons):
+        tick(lesson.id, place / len(lessons))
+        made.append(_performed(lesson, language, problem, budget_s / len(lessons), target, tick))
+    return Lecture(language=language, experiments=tuple(made))
+
+
+def named(names: str, own: bool = False) -> tuple[str, ...]:
+    """The ids that `all` or a list with commas names; on one's own training `all` are those that have a form there.
+
+    Raises BadArgument for a name there is none of.
+    """
+    if names == "all":
+        return tuple(lesson.id for lesson in LESSONS if lesson.on is not None or not own)
+    ids = tuple(name.strip() for name in names.split(","))
+    for name in ids:
+        _lesson(name)
+    return ids
+
+
+def table(language: Language) -> Table:
+    """The names of all experiments and their titles."""
+    listed = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name in IDS:
+        listed.add_row(name, text(name, language)[0])
+    return listed
+
+
+def text(name: str, language: Language) -> tuple[str, str]:
+    """The title and the page of an experiment, in Markdown."""
+    page = (files("unstuck.lecture") / "texts" / language / f"{name}.md").read_text(encoding="utf-8")
+    title, _, rest = page.partition("\n")
+    return title.removeprefix("# "), rest.strip()
+
+
+def _lesson(name: str) -> Lesson:
+    found = next((lesson for lesson in LESSONS if lesson.id == name), None)
+    if found is None:
+        raise BadArgument(f"lecture: there is no experiment {name!r}; there are {', '.join(IDS)}")
+    return found
+
+
+def _measured(lesson: Lesson, say: Say, problem: Problem | None, budget_s: float, tick: Tick) -> Parts:
+    if problem is None:
+        return lesson.shown(say)
+    if lesson.on is None:
+        able = ", ".join(other.id for other in LESSONS if other.on is not None)
+        raise BadArgument(f"lecture: {lesson.id} has no form on a training of your own; these have: {able}")
+    return lesson.on(problem, say, budget_s, tick)
+
+
+def _performed(
+    lesson: Lesson, language: Language, problem: Problem | None, budget_s: float, target: str, tick: Tick
+) -> Experiment:
+    began = time.perf_counter()
+    with sandbox(0):
+        claims, figures, charts, notes = _measured(lesson, SAY[language], problem, budget_s, tick)
+    title, page = text(lesson.id, language)
+    seconds = time.perf_counter() - began
+    return Experiment(lesson.id, title, page, claims, figures, charts, notes, target, seconds)
