@@ -151,7 +151,7 @@ def _picture(say: Say, stuck: Path, out: Path, u: Tensor) -> Chart:
         "w₁", "w₂",
         (stuck.curve(say("plain descent, stuck", "普通梯度下降，停住")),
          out.curve(say("after a step along u", "沿 u 走一步之后"))),
-        surface=surface(two_weights, say("loss", "损失"), WIDE, WIDE),
+        surface=surface(two_weights, say("loss", "损失"), WIDE, WIDE, log=True),
         arrows=(Arrow(0.0, 0.0, 0.6 * float(u[0]), 0.6 * float(u[1]), "u (λ = −2)"),
                 Arrow(0.0, 0.0, 0.6 * float(u[0]), -0.6 * float(u[1]), "λ = +2")),
     )  # fmt: skip
@@ -160,7 +160,7 @@ def _picture(say: Say, stuck: Path, out: Path, u: Tensor) -> Chart:
 def _field(say: Say) -> Chart:
     return Chart(
         say("Against the gradient: where descent is drawn to", "负梯度方向：梯度下降往哪里走"), "w₁", "w₂",
-        surface=surface(two_weights, say("loss", "损失"), WIDE, WIDE), arrows=field(two_weights, WIDE, WIDE),
+        surface=surface(two_weights, say("loss", "损失"), WIDE, WIDE, log=True), arrows=field(two_weights, WIDE, WIDE),
         note=say("Longer arrows, steeper slopes (by the square root).", "箭头越长，坡越陡（按平方根缩放）。"),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ ABOVE, BELOW = 14, 48
 LINE = 15
 GAP = 5
 LARGEST = 1e150
-GRID, INK = "rgba(128,128,128,0.22)", "#b3361e"
+GRID, INK = "rgba(128,128,128,0.22)", "#ff5a3c"
 
 
 class Scale(NamedTuple):
@@ -128,17 +128,17 @@ def points(curve: Curve) -> dict[str, Any]:
 
 
 def arrows(chart: Chart) -> list[dict[str, Any]]:
-    """The chart's arrows; one with a name carries it at its tip."""
+    """The chart's arrows; one with a name carries it at its tip, on a pale ground that any surface can lie under."""
+    ground = {"bgcolor": "rgba(255,255,255,0.8)", "font": {"size": 12, "color": "#1c2330"}, "borderpad": 2}
     return [
         {
             "x": a.x + a.dx, "y": a.y + a.dy, "xref": "x", "yref": "y",
             "ax": a.x, "ay": a.y, "axref": "x", "ayref": "y",
-            "text": "", "showarrow": True, "arrowhead": 2, "arrowsize": 1, "arrowwidth": 1.6, "arrowcolor": INK,
+            "text": "", "showarrow": True, "arrowhead": 2, "arrowsize": 0.8, "arrowwidth": 1.8, "arrowcolor": INK,
         }
         for a in chart.arrows
     ] + [
-        {"x": a.x + a.dx, "y": a.y + a.dy, "text": safe(a.name), "showarrow": False, "xanchor": "left", "xshift": 6,
-         "font": {"size": 12}}
+        {"x": a.x + a.dx, "y": a.y + a.dy, "text": safe(a.name), "showarrow": False, "xanchor": "left", "xshift": 6, **ground}
         for a in chart.arrows if a.name
     ]  # fmt: skip
 
