@@ -138,7 +138,8 @@ def arrows(chart: Chart) -> list[dict[str, Any]]:
         }
         for a in chart.arrows
     ] + [
-        {"x": a.x + a.dx, "y": a.y + a.dy, "text": safe(a.name), "showarrow": False, "xanchor": "left", "xshift": 6, **ground}
+        {"x": a.x + a.dx, "y": a.y + a.dy, "text": safe(a.name), "showarrow": False, "xanchor": "left", "xshift": 6}
+        | ground
         for a in chart.arrows if a.name
     ]  # fmt: skip
 
