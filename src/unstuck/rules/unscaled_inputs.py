@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from unstuck.evidence import Evidence
 from unstuck.probes.data import Entrance
 from unstuck.records import Figure
@@ -58,8 +56,7 @@ def unevenness(entrance: Entrance) -> float:
     peaks = entrance.peak[entrance.peak > 0]
     if peaks.numel() < 2:
         return 1.0
-    low, high = torch.quantile(peaks, torch.tensor([0.1, 0.9], dtype=peaks.dtype)).tolist()
-    return float(high / low)
+    return float(peaks.quantile(0.9) / peaks.quantile(0.1))
 
 
 RULE = Rule(
