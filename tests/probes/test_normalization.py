@@ -115,3 +115,37 @@ def test_a_layer_used_twice_a_step_has_no_strays():
             model(X[:32])
         made = replace(made, last=state_of(model), loop=replace(made.loop, backwards=10))
         assert measure(made).strays == strays
+
+
+def test_evaluation_mode_is_held_against_training_on_the_same_samples():
+    found = measure(trained(momentum=1e-4))
+    gap = found.gap
+    assert gap.loss == pytest.approx(found.by_running.loss - found.by_batch.loss)
+    assert gap.score == pytest.approx(found.by_running.value - found.by_batch.value)
+    assert gap.score < -2 * gap.score_error < 0 and gap.loss > 2 * gap.loss_error > 0
+    sound = measure(trained())
+    assert abs(sound.gap.score) < 0.1 and 0 < sound.gap.score_error < 0.1
+
+
+@pytest.mark.parametrize("momentum", [1e-4, 0.1, None])
+def test_a_layer_says_what_its_momentum_left_of_the_start(momentum):
+    (layer,) = measure(trained(momentum=momentum, steps=60)).layers
+    assert layer.updates == 60
+    assert layer.left == pytest.approx(0.0 if momentum is None else (1 - momentum) ** 60)
+    assert layer.spread.mean == layer.noise and layer.spread.count == layer.count
+    assert (layer.distance.mean > 5) == (momentum == 1e-4)  # what is left of the start is far from inputs around 20
+
+
+def test_a_frozen_layer_is_far_from_the_data_and_an_untracked_one_has_no_distance():
+    (layer,) = measure(trained(mode=lambda model: model.train()[1].eval())).layers
+    assert layer.distance.mean > 0.5 and layer.updates == 0 and layer.left == 1
+    model = nn.Sequential(nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 2))
+    (bare,) = measure(Problem(model, nn.CrossEntropyLoss(), [(X[:32], Y[:32])] * 4)).layers
+    assert bare.distance is None and not bare.tracks and bare.left != bare.left
+
+
+def test_the_ragged_last_batch_is_seen():
+    made = trained()
+    assert measure(made).ragged == 0
+    last = made.recorded[-1][0] + 1, (X[:3], Y[:3])
+    assert measure(replace(made, recorded=(*made.recorded, last))).ragged == 3

@@ -9,6 +9,7 @@ from torch import nn
 from unstuck.criterion import Score, find
 from unstuck.evidence import Evidence
 from unstuck.probes.normalization import Layer, Normalization, measure
+from unstuck.probes.statistics import left_of_start
 from unstuck.problem import Problem, state_of
 from unstuck.rules import batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap
 from unstuck.trace import trace
@@ -29,8 +30,9 @@ def accuracy(value, loss=0.3):
 
 
 def record(batch=64, momentum=0.1, trains=True, fresh_start=True, fresh_end=False, own=(0.9, 0.3), run=0.9, again=0.9,
-           large=None, strays=0):  # fmt: skip
-    layer = Layer("1", trains, True, momentum, fresh_start, fresh_end, 0.5, batch)
+           large=None, strays=0, updates=50):  # fmt: skip
+    left = left_of_start(momentum, updates)
+    layer = Layer("1", trains, True, momentum, fresh_start, fresh_end, 0.5, batch, updates, left)
     by_large = accuracy(*large) if large else None
     return Normalization((layer,), (), batch, accuracy(*own), accuracy(run), accuracy(again), by_large, strays)
 
@@ -47,6 +49,7 @@ SICK = {
     "small, by score": ("batchnorm-small-batch", record(batch=4, own=(0.8, 0.6), large=(0.9, 0.55)), False),
     "slow": ("batchnorm-train-eval-gap", record(momentum=1e-4, run=0.6), True),
     "fast": ("batchnorm-train-eval-gap", record(momentum=1.0, run=0.6), True),
+    "few batches": ("batchnorm-train-eval-gap", record(updates=8, run=0.6), True),
     "gap": ("batchnorm-train-eval-gap", record(run=0.6), False),
     "gap after a few looks": ("batchnorm-train-eval-gap", record(run=0.6, strays=5), False),
     "moved elsewhere": ("batchnorm-train-eval-gap", record(run=0.6, strays=6), True),
@@ -68,6 +71,7 @@ HEALTHY = {
     "frozen late": record(trains=False),
     "pretrained and frozen": record(trains=False, fresh_start=False),
     "slow but fitting": record(momentum=1e-3),
+    "few batches, and fitting": record(updates=8),
     "a gap that recalibration leaves": record(run=0.6, again=0.62),
     "moved elsewhere, without harm": record(strays=40),
     "moved elsewhere, and not at fault": record(run=0.6, again=0.62, strays=40),
@@ -106,3 +110,20 @@ def test_statistics_moved_by_passes_on_other_data_are_a_fault(strays, fires):
     if fires:
         assert found.fault and found.strength > 0.9 and "30 forward passes" in found.summary
         assert found.remedies[0].id == "eval-mode-elsewhere" and found.evidence[0].value == 30
+
+
+def test_the_momentum_that_is_offered_forgets_the_start():
+    found = causes(record(updates=8, run=0.6))["batchnorm-train-eval-gap"]
+    (remedy,) = found.remedies
+    assert left_of_start(remedy.apply(problem()).model[1].momentum, 8) <= 0.05
+    assert "momentum 0.1, which after 8 batches keeps 43% of their start" in found.summary
+
+
+def test_a_gap_without_a_fault_offers_slower_weights_and_exact_statistics():
+    found = causes(record(run=0.6))["batchnorm-train-eval-gap"]
+    assert [remedy.id for remedy in found.remedies] == ["change-learning-rate", "exact-statistics"]
+
+
+def test_small_batches_offer_what_does_not_depend_on_them():
+    found = causes(record(batch=2, own=(0.6, 1.2), large=(0.85, 0.6)))["batchnorm-small-batch"]
+    assert [remedy.id for remedy in found.remedies] == ["group-norm", "larger-batch", "layer-norm"]

@@ -9,27 +9,43 @@ in larger batches of the same samples, shows what the noise of small batches cos
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unstuck.criterion import Score, score
-from unstuck.problem import Batch, Problem, batch_size
+from unstuck.probes.statistics import (
+    Distance,
+    Noise,
+    Norm,
+    Seen,
+    against,
+    by_batch,
+    collect,
+    left_of_start,
+    noise,
+    norms,
+)
+from unstuck.problem import Batch, Problem, batch_size, samples_a_batch
 from unstuck.rows import Rows
 from unstuck.sandbox import sandbox
 
-Norm = nn.modules.batchnorm._BatchNorm
 SAMPLES = 512
 LARGE = 64
+GROUPS = 16
+"""Groups of batches that the difference between training and evaluation is taken in, for its standard error."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """One BatchNorm layer. `fresh_start`, `fresh_end`: its statistics are those of a new layer (0 and 1), at the start
     and where the training was left; `noise`: spread of the batches' means, in standard deviations of a channel;
-    `count`: values a channel is normalized over in one batch."""
+    `count`: values a channel is normalized over in one batch; `updates`: batches that moved its running statistics, and
+    `left`: the share of these that is still their start (nan: it keeps none); `spread`: the noise with its error;
+    `distance`: running statistics against the batches'."""
 
     path: str
     trains: bool
@@ -39,6 +55,21 @@ class Layer:
     fresh_end: bool
     noise: float
     count: int
+    updates: int = 0
+    left: float = math.nan
+    spread: Noise | None = None
+    distance: Distance | None = None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What evaluation mode adds to the loss and to the score, on the same samples, each with its standard error (over
+    groups of batches, each scored both ways)."""
+
+    loss: float
+    loss_error: float
+    score: float
+    score_error: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +77,8 @@ class Normalization:
     """All layers; scores of the trained model by batch, by running and by recalibrated statistics, and in batches of
     `LARGE` (None: not measurable); paths of the dropout layers that drop something. `strays`: forward passes in
     training mode that belong to no backward of the loop (the layers count their batches), which moved the running
-    statistics."""
+    statistics. `gap`: from batch to running statistics. `ragged`: samples in the smallest batch that was seen, where
+    the others hold more (the last of an epoch); 0 where all are alike."""
 
     layers: tuple[Layer, ...]
     dropout: tuple[str, ...]
@@ -56,55 +88,55 @@ class Normalization:
     recalibrated: Score | None = None
     by_large: Score | None = None
     strays: int = 0
+    gap: Gap | None = None
+    ragged: int = 0
 
 
 def measure(problem: Problem) -> Normalization:
-    """Four to five forward passes over up to `SAMPLES` samples; nothing where the model has no BatchNorm."""
+    """Six to seven forward passes over up to `SAMPLES` samples; nothing where the model has no BatchNorm."""
     start, end = problem.twin(), problem.twin(last=True)
     dropout = tuple(n for n, m in end.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0)
     size = problem.loop.batch_size or batch_size(problem.data[0])
-    if not _norms(end):
+    if not norms(end):
         return Normalization((), dropout, size)
     data = problem.data[: max(2, SAMPLES // max(size, 1))]
     with sandbox(0), torch.no_grad():
-        spreads = _spreads(problem, _by_batch(problem), data)
-        layers = tuple(_layer(path, norm, _norms(start), spreads) for path, norm in _norms(end).items())
+        seen, first = collect(problem, by_batch(problem), data), norms(start)
+        layers = tuple(_layer(problem, p, norm, first.get(p, norm), seen.get(p)) for p, norm in norms(end).items())
+        batch = score(problem, by_batch(problem), data, training=True)
+        running = score(problem, problem.twin(last=True), data)
         return Normalization(
             layers,
             dropout,
             size,
-            score(problem, _by_batch(problem), data, training=True),
-            score(problem, problem.twin(last=True), data),
+            batch,
+            running,
             _recalibrated(problem, data),
             _large(problem, data, size),
             _strays(problem, start, end),
+            _gap(problem, data, batch, running),
+            _ragged(problem),
         )
 
 
-def _norms(model: nn.Module) -> dict[str, Norm]:
-    return {path: module for path, module in model.named_modules() if isinstance(module, Norm)}
-
-
-def _by_batch(problem: Problem) -> nn.Module:
-    """The model as it was left, in evaluation mode but for its normalization, which goes by the batch."""
-    model = problem.twin(last=True).eval()
-    for norm in _norms(model).values():
-        norm.train()
-    return model
-
-
-def _layer(path: str, norm: Norm, start: dict[str, Norm], spreads: dict[str, tuple[float, int]]) -> Layer:
-    noise, count = spreads.get(path, (float("nan"), 0))
-    first = start.get(path, norm)
+def _layer(problem: Problem, path: str, norm: Norm, first: Norm, seen: Seen | None) -> Layer:
+    spread = noise(seen) if seen is not None else None
+    tracks = norm.track_running_stats and norm.running_mean is not None
+    counted = norm.num_batches_tracked is not None
+    updates = _counted(norm) - _counted(first) if counted else problem.loop.backwards if first.training else 0
     return Layer(
         path,
         first.training,
-        norm.track_running_stats and norm.running_mean is not None,
+        tracks,
         norm.momentum,
         _fresh(first),
         _fresh(norm),
-        noise,
-        count,
+        spread.mean if spread is not None else math.nan,
+        spread.count if spread is not None else 0,
+        updates,
+        left_of_start(norm.momentum, updates) if tracks else math.nan,
+        spread,
+        against(seen, norm) if seen is not None and tracks else None,
     )
 
 
@@ -115,31 +147,26 @@ def _fresh(norm: Norm) -> bool:
     return not bool(norm.running_mean.any()) and bool((norm.running_var == 1).all())
 
 
-def _spreads(problem: Problem, model: nn.Module, data: Sequence[Batch]) -> dict[str, tuple[float, int]]:
-    """Per layer: standard deviation of its batches' means over that of its values (mean over channels), and count."""
-    seen: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
-
-    def keep(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            rows = args[0].detach().transpose(0, 1).flatten(1).double()
-            seen.setdefault(path, []).append((rows.mean(1), rows.square().mean(1), rows.shape[1]))
-
-        return hook
-
-    handles = [norm.register_forward_pre_hook(keep(path)) for path, norm in _norms(model).items()]
-    for batch in data:
-        problem.value(model, batch)
-    for handle in handles:
-        handle.remove()
-    return {path: _spread(moments) for path, moments in seen.items()}
+def _gap(problem: Problem, data: Sequence[Batch], batch: Score, running: Score) -> Gap:
+    groups = [data[k::GROUPS] for k in range(min(GROUPS, len(data)))]
+    one, other = by_batch(problem), problem.twin(last=True)
+    ours = [score(problem, one, group, training=True) for group in groups]
+    theirs = [score(problem, other, group) for group in groups]
+    loss = [b.loss - a.loss for a, b in zip(ours, theirs, strict=True)]
+    value = [b.value - a.value for a, b in zip(ours, theirs, strict=True)]
+    return Gap(running.loss - batch.loss, _error(loss), running.value - batch.value, _error(value))
 
 
-def _spread(moments: list[tuple[Tensor, Tensor, int]]) -> tuple[float, int]:
-    means, squares = torch.stack([m for m, _, _ in moments]), torch.stack([s for _, s, _ in moments])
-    total = (squares.mean(0) - means.mean(0).square()).clamp_min(0).sqrt()
-    alive = total > 1e-12
-    noise = (means.std(0)[alive] / total[alive]).mean() if len(means) > 1 and bool(alive.any()) else torch.tensor(0.0)
-    return float(noise), moments[0][2]
+def _error(values: Sequence[float]) -> float:
+    """Standard error of the mean; unknown (inf) of a single value."""
+    return float(torch.tensor(values).double().std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+
+
+def _ragged(problem: Problem) -> int:
+    """The fewest samples in a recorded batch, where that is less than usual."""
+    usual, drawn = samples_a_batch(problem), [batch for _, batch in problem.recorded]
+    sizes = [problem.rows.count(b) if problem.rows is not None else batch_size(b) for b in drawn]
+    return min(sizes, default=usual) if min(sizes, default=usual) < usual else 0
 
 
 def _strays(problem: Problem, start: nn.Module, end: nn.Module) -> int:
@@ -149,7 +176,7 @@ def _strays(problem: Problem, start: nn.Module, end: nn.Module) -> int:
         loss = problem.value(trial, problem.data[0])
         if loss.requires_grad:  # checkpointed parts run, and count, once more
             loss.mean().backward()  # type: ignore[no-untyped-call]
-    before, once, after = ({p: _counted(n) for p, n in _norms(m).items()} for m in (start, trial, end))
+    before, once, after = ({p: _counted(n) for p, n in norms(m).items()} for m in (start, trial, end))
     own = {p: problem.loop.backwards * (once[p] - before[p]) for p in before if once[p] > before[p]}
     return max((after.get(p, 0) - before[p] - count for p, count in own.items()), default=0)
 
@@ -160,8 +187,8 @@ def _counted(norm: Norm) -> int:
 
 def _recalibrated(problem: Problem, data: Sequence[Batch]) -> Score:
     """Score in evaluation mode after the running statistics were recomputed as plain means over these batches."""
-    model = _by_batch(problem)
-    for norm in _norms(model).values():
+    model = by_batch(problem)
+    for norm in norms(model).values():
         norm.momentum = None
         norm.reset_running_stats()
     for batch in data:
@@ -176,4 +203,4 @@ def _large(problem: Problem, data: Sequence[Batch], size: int) -> Score | None:
         return None
     batches = rows.batches(torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)), LARGE)
     changed = replace(problem, data=batches)
-    return score(changed, _by_batch(changed), batches, training=True)
+    return score(changed, by_batch(changed), batches, training=True)

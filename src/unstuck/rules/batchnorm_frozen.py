@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from unstuck.evidence import Evidence
+from unstuck.probes.normalization import Layer
 from unstuck.records import Figure
 from unstuck.remedies.normalization import unfreeze_batchnorm
 from unstuck.rules.rule import Rule, Suspicion
@@ -27,11 +31,21 @@ def judge(evidence: Evidence) -> Suspicion | None:
         "with the mean 0 and variance 1 they were made with: they normalize nothing.",
         evidence=(
             Figure("layers in eval mode with fresh statistics", float(len(frozen)), samples=len(norms.layers)),
+            *_unfitting(frozen),
             *((Figure(f"train {level.metric}", level.train.value, samples=level.train.samples),) if level else ()),
         ),
         remedies=(unfreeze_batchnorm(problem, tuple(n.path for n in frozen)),),
         fault=True,
     )
+
+
+def _unfitting(frozen: Sequence[Layer]) -> tuple[Figure, ...]:
+    """Of the layer whose variance is furthest from what arrives, what that is."""
+    known = [n.distance for n in frozen if n.distance is not None and n.distance.variance > 0]
+    if not known:
+        return ()
+    worst = max(known, key=lambda off: abs(math.log(off.variance)))
+    return (Figure("running variance / variance of what arrives", worst.variance, error=worst.variance_error),)
 
 
 RULE = Rule(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from unstuck.evidence import Evidence
+from unstuck.probes.normalization import Layer
 from unstuck.records import Figure
 from unstuck.remedies.batches import larger_batch
-from unstuck.remedies.normalization import group_norm
+from unstuck.remedies.normalization import group_norm, layer_norm
 from unstuck.rules.rule import Rule, Suspicion
 
 SMALL = 16
@@ -41,10 +42,20 @@ def judge(evidence: Evidence) -> Suspicion | None:
         evidence=(
             Figure(f"loss in batches of {norms.batch}", own.loss, samples=own.samples),
             Figure("loss of the same model in batches of 64", large.loss, samples=large.samples),
-            Figure("movement of the batch mean, in standard deviations", worst.noise, samples=own.samples),
+            *_movement(worst),
             Figure("values a channel is normalized over", float(worst.count)),
         ),
-        remedies=(group_norm(problem), larger_batch(problem, ENOUGH)),
+        remedies=(group_norm(problem), larger_batch(problem, ENOUGH), layer_norm(problem)),
+    )
+
+
+def _movement(layer: Layer) -> tuple[Figure, ...]:
+    name, spread = "movement of the batch mean, in standard deviations", layer.spread
+    if spread is None:
+        return (Figure(name, layer.noise),)
+    return (
+        Figure(name, spread.mean, error=spread.mean_error, samples=spread.batches),
+        Figure("independent values that give a mean as steady", spread.worth),
     )
 
 

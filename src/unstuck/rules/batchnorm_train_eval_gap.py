@@ -4,11 +4,12 @@ not."""
 from __future__ import annotations
 
 from unstuck.evidence import Evidence
-from unstuck.probes.normalization import Normalization
+from unstuck.probes.normalization import Layer, Normalization
+from unstuck.probes.statistics import LEFT, fitting_momentum
 from unstuck.records import Figure
 from unstuck.remedies.learning_rate import change_learning_rate
 from unstuck.remedies.look import look
-from unstuck.remedies.normalization import default_momentum
+from unstuck.remedies.normalization import exact_statistics, other_momentum
 from unstuck.rules.rule import Rule, Suspicion
 
 GAP = 0.1
@@ -34,23 +35,36 @@ def judge(evidence: Evidence) -> Suspicion | None:
     batch, running, again = (max(s.value, -1.0) for s in (norms.by_batch, norms.by_running, norms.recalibrated))
     if not (batch - running >= GAP and again - running >= CLOSED * (batch - running)):
         return None
-    odd = [layer for layer in training if layer.momentum is not None and not SLOW <= layer.momentum <= FAST]
+    odd = [layer for layer in training if misset(layer)]
     layer = (odd or training)[0]
     if not odd and norms.strays > max(FEW, STRAY * evidence.loop.backwards):
         return _strayed(norms, layer.path)
     lr = problem.optimizer.lr if problem.optimizer is not None else 0.0
-    remedies = (default_momentum(problem),) if odd else ((change_learning_rate(problem, lr / 10),) if lr > 0 else ())
+    slower = (change_learning_rate(problem, lr / 10),) if lr > 0 else ()
+    # What lags is mended at its root where that is known: a second control, from the end, would halve its race.
+    remedies = (other_momentum(fitting_momentum(layer.updates)),) if odd else (*slower, exact_statistics(problem))
     return Suspicion(
         cause="batchnorm-train-eval-gap",
         strength=0.95 if odd else 0.6,
         where=f"{layer.path} (BatchNorm)",
         summary=f"On the same samples {norms.by_batch.metric} is {batch:.2f} by batch statistics and {running:.2f} in "
         "evaluation mode: the running statistics do not fit the data"
-        + (f" (momentum {layer.momentum:g})." if odd else "."),
-        evidence=_figures(norms, layer.momentum),
+        + (f" ({_said(layer)})." if odd else "."),
+        evidence=_figures(norms, layer),
         remedies=remedies,
         fault=bool(odd),
     )
+
+
+def misset(layer: Layer) -> bool:
+    """True if a layer's momentum is outside of what follows the data, or too small for the batches that there were."""
+    slow_or_fast = layer.momentum is not None and not SLOW <= layer.momentum <= FAST
+    return slow_or_fast or (layer.updates > 0 and layer.left > LEFT)
+
+
+def _said(layer: Layer) -> str:
+    left = f", which after {layer.updates} batches keeps {layer.left:.0%} of their start" if layer.left > LEFT else ""
+    return f"momentum {layer.momentum:g}{left}"
 
 
 def _strayed(norms: Normalization, path: str) -> Suspicion:
@@ -62,7 +76,7 @@ def _strayed(norms: Normalization, path: str) -> Suspicion:
         summary=f"On the same samples {norms.by_batch.metric} is {norms.by_batch.value:.2f} by batch statistics and "
         f"{norms.by_running.value:.2f} in evaluation mode: {norms.strays} forward passes in training mode that belong "
         "to no step have moved the running statistics away from the data.",
-        evidence=(Figure("forward passes in training mode beyond the steps'", norms.strays), *_figures(norms, None)),
+        evidence=(Figure("forward passes in training mode beyond the steps'", norms.strays), *_figures(norms)),
         remedies=(
             look(
                 "eval-mode-elsewhere",
@@ -74,15 +88,32 @@ def _strayed(norms: Normalization, path: str) -> Suspicion:
     )
 
 
-def _figures(norms: Normalization, momentum: float | None) -> tuple[Figure, ...]:
+def _figures(norms: Normalization, layer: Layer | None = None) -> tuple[Figure, ...]:
     assert norms.by_batch is not None and norms.by_running is not None and norms.recalibrated is not None
     metric, samples = norms.by_batch.metric, norms.by_batch.samples
     return (
         Figure(f"{metric} by batch statistics", norms.by_batch.value, samples=samples),
         Figure(f"{metric} in evaluation mode", norms.by_running.value, samples=samples),
         Figure(f"{metric} in evaluation mode, statistics recomputed", norms.recalibrated.value, samples=samples),
-        Figure("momentum of the running statistics", momentum if momentum is not None else float("nan")),
-    )
+        *((Figure(f"change of the {metric} in evaluation mode", norms.gap.score, error=norms.gap.score_error),)
+          if norms.gap is not None else ()),
+        *(_layers(norms, layer) if layer is not None else ()),
+    )  # fmt: skip
+
+
+def _layers(norms: Normalization, layer: Layer) -> tuple[Figure, ...]:
+    figures = [Figure("momentum of the running statistics", layer.momentum)]
+    if layer.updates:
+        figures.append(Figure(f"share of their start that is left after {layer.updates} batches", layer.left))
+    if layer.distance is not None:
+        off = layer.distance
+        figures += [
+            Figure("running mean off the batches', in standard deviations", off.mean, error=off.mean_error),
+            Figure("running variance / the batches'", off.variance, error=off.variance_error),
+        ]
+    if norms.ragged:
+        figures.append(Figure("samples in the smallest batch, which moves them as much as any", float(norms.ragged)))
+    return tuple(figures)
 
 
 RULE = Rule(
@@ -91,7 +122,8 @@ RULE = Rule(
     "momentum. Where these lag behind the weights, the evaluated network is another one than the trained.",
     told_by="On the same samples evaluation mode scores far below batch statistics, and statistics recomputed from the "
     "data close the gap.",
-    cures="PyTorch's momentum of 0.1 (in other libraries 0.9 means the same), or statistics recomputed after training.",
+    cures="PyTorch's momentum of 0.1 (in other libraries 0.9 means the same), larger where there are few batches; or "
+    "statistics recomputed after training (`torch.optim.swa_utils.update_bn`).",
     needs=("normalization",),
     judge=judge,
 )
