@@ -13,7 +13,7 @@ ifeq ($(and $(HOME),$(wildcard $(HOME)/.)),)
 export HOME := $(CURDIR)/$(VENV)/home
 endif
 
-.PHONY: help demo lecture test lint bench-diagnosis bench-overhead bench-curvature bench-race bench-noise system-packages clean
+.PHONY: help demo lecture test lint bench-diagnosis bench-overhead bench-curvature bench-surface bench-race bench-noise system-packages clean
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
@@ -38,6 +38,9 @@ bench-overhead: $(VENV)/.demo  ## what watching costs; ARGS="--only mlp"
 
 bench-curvature: $(PEERS)/.done system-packages  ## eigenvalues against other libraries; ARGS="--only mlp"
 	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/curvature.py $(ARGS)
+
+bench-surface: $(PEERS)/.done  ## a loss surface against another library; ARGS="--only cnn"
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/surface.py $(ARGS)
 
 bench-race: $(RACERS)/.done system-packages  ## 64 settings against plain loops, Ray Tune, Optuna; ARGS="--only cnn"
 	OMP_NUM_THREADS=1 $(RACERS)/bin/python benchmarks/race.py $(ARGS)

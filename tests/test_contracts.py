@@ -10,10 +10,23 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import unstuck
+from unstuck.capture.assemble import assemble
+from unstuck.probes import surface
 
 
-def train(epochs=4, examine_after=None):
-    """BatchNorm, dropout, a shuffled loader and Adam, examined by every probe and a race in the middle."""
+def every_probe(watch):
+    """What a report takes: the probes that its rules want, and a race."""
+    return watch.report(budget_s=12)
+
+
+def slices(watch):
+    """Slices through the loss."""
+    with watch._watch.suspended():
+        return surface.measure(assemble(watch._watch).problem, budget_s=2)
+
+
+def train(epochs=4, examine_after=None, examine=every_probe):
+    """BatchNorm, dropout, a shuffled loader and Adam, examined in the middle."""
     random.seed(0), np.random.seed(0)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -29,7 +42,7 @@ def train(epochs=4, examine_after=None):
                 losses.append(loss.item())
                 step += 1
                 if step == examine_after:
-                    report = watch.report(budget_s=12)
+                    report = examine(watch)
     return (model, optimizer, losses), report
 
 
@@ -40,6 +53,14 @@ def test_a_training_interrupted_by_all_probes_ends_bit_identical():
     assert fingerprint(*examined) == plain
     assert report.cost.race_s > 0 or report.healthy
     assert report.cost.examine_s > 0
+
+
+def test_a_training_interrupted_by_slices_of_its_loss_ends_bit_identical():
+    plain, _ = train()
+    plain = fingerprint(*plain)
+    examined, found = train(examine_after=10, examine=slices)
+    assert fingerprint(*examined) == plain
+    assert found.slices
 
 
 def test_watching_goes_on_after_a_report_and_does_not_see_the_examination():
