@@ -83,13 +83,14 @@ def test_the_rivals_send_the_gradients_of_the_closed_forms(name, function, targe
     case = posed(function, target, model())
     rivals = lined_up(case)
     site = site_of(case, anatomy.measure(case))
-    for rival, wanted in ((criteria.CROSS, "cross"), (criteria.SQUARED, "squared")):
+    squared = criteria.squared(loss.measure(case).task)
+    for rival, wanted in ((criteria.CROSS, "cross"), (squared, "squared")):
         if rival in rivals:
             state = loss.state_at(rivals[rival], case.twin(), site)
             torch.testing.assert_close(state.present, getattr(state, wanted), rtol=1e-3, atol=1e-6)
-    same = loss.measure(case).same_as
-    assert len(rivals) == (2 if same else 3) and next(iter(rivals)) == (f"{same} (the present loss)" if same else
-                                                                         "the present loss")  # fmt: skip
+    own, same = next(iter(rivals)), loss.measure(case).same_as
+    assert len(rivals) == (2 if same else 3) and own.count("the present loss") == 1
+    assert own.startswith({"cross-entropy": criteria.CROSS, "squared error": squared}.get(same, ""))
 
 
 def test_labels_that_are_ignored_stay_so_and_sums_stay_sums() -> None:
@@ -103,7 +104,7 @@ def test_labels_that_are_ignored_stay_so_and_sums_stay_sums() -> None:
     each = (p - hot).square().mean(1)[labels > 0]
     for reduction, wanted in (("mean", each.mean()), ("sum", each.sum())):
         case = posed(padded(reduction), TOKENS, steps())
-        found = lined_up(case)[criteria.SQUARED].value(model, batch)
+        found = lined_up(case)["squared error on a softmax"].value(model, batch)
         torch.testing.assert_close(found, wanted)
 
 
@@ -121,17 +122,19 @@ def test_a_mask_by_hand_keeps_others_out() -> None:
     assert "leaves out some labels" in chapter.sentences[-1] and chapter.advice is None
 
 
-def test_rates_go_around_the_present_one_and_around_the_one_that_makes_up_for_the_loss() -> None:
-    assert losses._factors(1.0, 1) == pytest.approx([0.1, 10**-0.5, 1, 10**0.5, 10])
-    assert losses._factors(50.0, 1)[0] == pytest.approx(0.1) and losses._factors(50.0, 1)[-1] == pytest.approx(10**2.5)
-    assert losses._factors(1 / 50, 2) == pytest.approx([0.01, 0.1, 1, 10])
-    assert losses._factors(1e12, 1)[-1] == pytest.approx(1e5)
-    rates, plan = losses._chosen([1.0, 50.0], False, 1e-6, 10.0)
-    assert list(map(len, rates)) == [5, 8] and plan == Plan(400, 3)
-    assert losses._chosen([1.0, 50.0], True, 1e-6, 10.0)[0] == [rates[0], rates[0]]
-    assert list(map(len, losses._chosen([1.0, 1.0], False, 0.025, 10.0)[0])) == [3, 3]
+def test_rates_go_around_the_present_one_and_around_those_that_make_up_for_the_loss() -> None:
+    assert losses._factors((1.0,), 1) == pytest.approx([0.1, 10**-0.5, 1, 10**0.5, 10])
+    wide = losses._factors((50.0, 1.0), 1)
+    assert len(wide) == 8 and (wide[0], wide[-1]) == pytest.approx((0.1, 10**2.5))
+    assert losses._factors((1 / 50,), 2) == pytest.approx([0.01, 0.1, 1, 10])
+    assert losses._factors((1e12,), 1)[-1] == pytest.approx(1e5)
+    (cross, squared), plan = losses._chosen([1.0, 0.02], 1e-6, 10.0)
+    assert plan == Plan(400, 3) and cross == losses._factors((1.0,), 1) and squared == wide
+    (squared, cross), _ = losses._chosen([0.02, 1.0], 1e-6, 10.0)  # neither loss is held to the rate of the other
+    assert squared == wide and cross == losses._factors((0.02,), 1) and len(cross) == 8
+    assert list(map(len, losses._chosen([1.0, 1.0], 0.025, 10.0)[0])) == [3, 3]
     with pytest.raises(NotMeasurable, match="no race of losses fits"):
-        losses._chosen([1.0, 1.0], False, 10.0, 10.0)
+        losses._chosen([1.0, 1.0], 10.0, 10.0)
 
 
 def test_without_classes_there_is_nothing_to_race() -> None:
@@ -169,7 +172,7 @@ def test_dead_gradients_and_the_race_are_told(sick) -> None:
     assert chapter.id == "loss" and chapter.title == chapters.TITLE
     task, fit, wrong, dead, factor, race, cross, *_ = chapter.sentences
     assert task == "The targets show a multi-class task: one-hot rows of 4 classes (float32)."
-    assert "takes values and is given values between 0 and 1 (sigmoid at 3 (Sigmoid)), from 0 to 1." in fit
+    assert "takes values and is given values between 0 and 1 (sigmoid at 3 (Sigmoid))." in fit
     found = loss.measure(case)
     assert wrong.startswith("At the start ") and found.end is found.start
     assert f"{found.end.dead} of {found.end.wrong} (" in dead and found.end.share > 0.9
@@ -202,7 +205,7 @@ def test_its_advice_is_better_when_followed(sick) -> None:
 
 def test_its_charts_hold_both_losses_and_the_samples(sick) -> None:
     dots, left, courses, rates = sick[1].charts
-    assert [curve.name for curve in dots.curves] == ["cross-entropy", "squared error", "the present loss"]
+    assert [curve.name for curve in dots.curves] == ["cross-entropy", "squared error on a softmax", "the present loss"]
     assert dots.dots and dots.log_y and all(y > 0 for curve in dots.curves for y in curve.y)
     assert left.bars and sum(curve.y[0] for curve in left.curves) == pytest.approx(1)
     assert len(courses.curves) == 3 and all(len(curve.x) == losses.CHECKS for curve in courses.curves)
@@ -216,7 +219,8 @@ def test_cross_entropy_that_works_gets_no_advice() -> None:
     chapter = told(descending(written(mlp(), x, y)), BUDGET)
     assert chapter.advice is None
     assert any("The present loss is cross-entropy on the logits" in said for said in chapter.sentences)
-    assert [curve.name for curve in chapter.charts[0].curves] == ["squared error", "cross-entropy (the present loss)"]
+    names = [curve.name for curve in chapter.charts[0].curves]
+    assert names == ["squared error on a softmax", "cross-entropy (the present loss)"]
     assert "Gradient left" not in " ".join(chart.title for chart in chapter.charts)
 
 
@@ -232,10 +236,12 @@ def test_only_what_is_clearly_ahead_is_advised(seeds) -> None:
         Rival("the present loss", (lane(0.1, theirs),)),
         Rival(criteria.CROSS, (lane(0.01, (0.0,) * 3), lane(0.1, ours))),
     )
-    race = Raced(Plan(100, 3), rivals, "accuracy", 200, ())
+    race = Raced(Plan(100, 3), 0.1, rivals, "accuracy", 200, ())
     advice, said = chapters._advice(case, race), chapters._race(race)
     assert (advice is not None) == (ours[1] == 0.91)
     verdict = "is ahead of the present loss" if advice else chapters.UNDECIDED
+    assert said[0].endswith(f"At the present rate of 0.1: the present loss {chapters._level(rivals[0].best)}; "
+                            f"cross-entropy {chapters._level(rivals[1].lanes[1])}.")  # fmt: skip
     assert f"Cross-entropy {verdict}: the difference is between " in said[1]
     assert ("The best rate of cross-entropy was the last one tried" in said[-1]) == rivals[1].open
 

@@ -17,11 +17,12 @@ from unstuck.errors import NotMeasurable
 from unstuck.probes.anatomy import Anatomy
 from unstuck.probes.logits import Site
 from unstuck.probes.loss import Loss
+from unstuck.probes.task import Task
 from unstuck.problem import Problem
 from unstuck.remedies.objective import with_loss
 from unstuck.remedies.rewrite import leave_out
 
-CROSS, SQUARED, PRESENT = "cross-entropy", "squared error", "the present loss"
+CROSS, PRESENT = "cross-entropy", "the present loss"
 TINY = 1e-6
 
 
@@ -30,11 +31,22 @@ def lineup(problem: Problem, seen: Anatomy, site: Site, loss: Loss) -> list[tupl
     states = [state for state in (loss.start, loss.end) if state is not None]
     if problem.criterion.handwritten and any(state.unweighed for state in states):
         raise NotMeasurable("the loss is written by hand and leaves out some labels: no other one can take its place")
-    others = [(CROSS, _cross_entropy), (SQUARED, _squared_error)]
-    named = f"{loss.same_as} ({PRESENT})" if loss.same_as else PRESENT
-    return [(named, problem)] + [
-        (name, _with(problem, seen, site, each)) for name, each in others if name != loss.same_as
-    ]
+    own = own_name(loss)
+    others = [(CROSS, _cross_entropy), (squared(loss.task), _squared_error)]
+    missing = [(name, _with(problem, seen, site, each)) for name, each in others if not own.startswith(name)]
+    return [(own, problem), *missing]
+
+
+def squared(task: Task) -> str:
+    """What squared error is called: of which probabilities it is one has to be said, as the present loss may be another
+    one (on a sigmoid for each of several classes)."""
+    return "squared error on a softmax" if task.classes else "squared error on sigmoids"
+
+
+def own_name(loss: Loss) -> str:
+    """What the present loss is called."""
+    known = {"cross-entropy": CROSS, "squared error": squared(loss.task)}
+    return f"{known[loss.same_as]} ({PRESENT})" if loss.same_as else PRESENT
 
 
 Each = Callable[[Tensor, Tensor, Site, bool], Tensor]

@@ -10,21 +10,19 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from msgspec import structs
-from torch import Tensor
 
-from unstuck.chapters.criteria import CROSS, PRESENT
-from unstuck.chapters.drawn import heights, lines
-from unstuck.chapters.losses import Raced, Rival, raced
+from unstuck.chapters.criteria import CROSS
+from unstuck.chapters.loss_charts import race_charts, sent_charts
+from unstuck.chapters.losses import Lane, Raced, Rival, raced
 from unstuck.chapters.tried import tried
 from unstuck.evidence import Evidence
 from unstuck.probes import anatomy, loss
 from unstuck.probes.logits import LINKS, site_of
-from unstuck.probes.loss import DEAD, Loss, State
+from unstuck.probes.loss import Loss, State
 from unstuck.probes.task import Task
 from unstuck.problem import Problem
-from unstuck.records import Chapter, Chart, Curve, Figure, RemedyLine, Verdict
+from unstuck.records import Chapter, Figure, RemedyLine, Verdict
 from unstuck.remedies.objective import cross_entropy
 from unstuck.sandbox import sandbox
 
@@ -32,11 +30,8 @@ Tick = Callable[[str, float], None]
 TITLE = "The loss: what it expects, and what it sends back"
 FEW = 10
 """Wrong predictions from which a share of them is said."""
-DOTS = 150
-"""Samples drawn of a state."""
 AHEAD, UNDECIDED = frozenset({"cured", "helped"}), "may be ahead of the present loss or not, that is undecided"
 LEFT = "Where the training was left"
-DECADES = ("under 0.0001", "0.0001 to 0.001", "0.001 to 0.01", "0.01 to 0.1", "0.1 and more")
 
 
 def chapter(problem: Problem, evidence: Evidence, budget_s: float, tick: Tick = lambda what, share: None) -> Chapter:
@@ -50,21 +45,19 @@ def chapter(problem: Problem, evidence: Evidence, budget_s: float, tick: Tick = 
     if problem.criterion.task in LINKS:
         race = tried(lambda: raced(problem, anatomy.measure(problem), found, budget_s, tick), missing)
     sentences = (
-        *_task(problem, found.task), *_fit(problem, evidence, found.task), *_values(problem, found), *_sent(found),
+        *_task(found.task), *_fit(problem, evidence, found.task), *_values(found), *_sent(found),
         *(_race(race) if race else ()), *missing,
     )  # fmt: skip
-    charts = (*_gradient_charts(found), *(_race_charts(race) if race else ()))
+    charts = (*sent_charts(found), *(race_charts(race) if race else ()))
     figures = (*_figures(found), *(_race_figures(race) if race else ()))
     return Chapter("loss", TITLE, sentences, figures, charts, _advice(problem, race) if race else None)
 
 
-def _task(problem: Problem, task: Task) -> list[str]:
+def _task(task: Task) -> list[str]:
     if task.kind == "unknown":
         return [f"What kind of task this is cannot be told: {task.told_by}."]
-    article = "an" if task.kind[0] in "aeiou" else "a"
-    kind = {"sequence": "sequence task (a class for each step)"}.get(task.kind, f"{task.kind} task")
-    kind = "regression" if task.kind == "regression" else kind
-    return [f"The targets show {article} {kind}: {task.told_by}."]
+    named = {"regression": "regression", "sequence": "sequence task (a class for each step)"}
+    return [f"The targets show a {named.get(task.kind, f'{task.kind} task')}: {task.told_by}."]
 
 
 def _fit(problem: Problem, evidence: Evidence, task: Task) -> list[str]:
@@ -75,13 +68,14 @@ def _fit(problem: Problem, evidence: Evidence, task: Task) -> list[str]:
     name = f"{criterion.kind}, written by hand" if criterion.handwritten else criterion.key[0] if criterion.key else ""
     site = criterion.site.rsplit("/", 1)[-1]
     place = f"{name}, {site}" if site else name
-    bounded = objective is not None and math.isfinite(objective.low) and math.isfinite(objective.high)
+    known = task.form == "values" and "between" not in task.gives
+    bounded = known and objective is not None and math.isfinite(objective.low) and math.isfinite(objective.high)
     span = f", from {objective.low:.3g} to {objective.high:.3g}" if bounded and objective else ""
     verdict = "" if task.fits else " That is not the form it takes."
     return [f"The loss ({place}) takes {task.expects} and is given {task.gives}{span}.{verdict}"]
 
 
-def _values(problem: Problem, found: Loss) -> list[str]:
+def _values(found: Loss) -> list[str]:
     """Of a regression: there is no cross-entropy to compare with; what counts is the scale."""
     scales = found.scales
     if found.task.kind != "regression":
@@ -139,9 +133,11 @@ def _factor(state: State, found: Loss) -> str:
 
 
 def _race(race: Raced) -> list[str]:
-    said = "; ".join(f"{rival.name} {_level(rival)} at a rate of {rival.best.rate:.2g}" for rival in race.rivals)
+    said = "; ".join(f"{r.name} {_level(r.best)} at a rate of {r.best.rate:.2g}" for r in race.rivals)
+    here = "; ".join(f"{r.name} {_level(r.at(race.rate))}" for r in race.rivals)
     lead = f"From the same start, on the same batches, each loss at the best of {_rates(race)} rates"
-    told = [f"{lead}: {race.metric} after {race.plan.steps} updates is {said}."]
+    told = [f"{lead}: {race.metric} after {race.plan.steps} updates is {said}. At the present "
+            f"rate of {race.rate:.2g}: {here}."]  # fmt: skip
     told += [_verdict(rival, race.verdict(rival)) for rival in race.rivals[1:]]
     edges = [rival.name for rival in race.rivals if rival.open]
     if edges:
@@ -154,8 +150,8 @@ def _rates(race: Raced) -> str:
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def _level(rival: Rival) -> str:
-    end = rival.best.end
+def _level(lane: Lane) -> str:
+    end = lane.end
     return f"{end.mean:.3f} ± {end.error:.1g}" if end.error else f"{end.mean:.3f}"
 
 
@@ -195,64 +191,6 @@ def _race_figures(race: Raced) -> tuple[Figure, ...]:
     )
 
 
-def _gradient_charts(found: Loss) -> tuple[Chart, ...]:
-    end = found.end
-    if end is None:
-        return ()
-    note = (
-        "Each dot is a sample (a label of it). 0: the true class has p = 1/2; 4.6: p = 0.01; 9.2: p = 0.0001. "
-        "Gradients are norms at the logits, of one sample's loss. A gradient of exactly 0 is not drawn."
-    )
-    title, across = "What the loss sends back, by how wrong the prediction is", "log-odds against the true class"
-    dots = Chart(title, across, "gradient", _dots(found, end), log_y=True, dots=True, note=note)
-    return dots, *_decades(end)
-
-
-def _dots(found: Loss, state: State) -> tuple[Curve, ...]:
-    """The present loss's and the closed forms' gradients; of those what the present loss is itself stands once."""
-    shown = _shown(state)
-    own = f"{found.same_as} ({PRESENT})" if found.same_as else PRESENT
-    named = (("cross-entropy", state.cross), ("squared error", state.squared), (own, state.present))
-    return tuple(_dotted(name, state.odds[shown], y[shown]) for name, y in named if name != found.same_as)
-
-
-def _shown(state: State) -> Tensor:
-    """Places of samples evenly spaced by how wrong they are, the wrong ones not crowded out."""
-    order = state.odds.argsort()
-    wrong = order[state.missed[order]]
-    return torch.cat([some[torch.linspace(0, len(some) - 1, min(DOTS // 2, len(some))).long()]
-                      for some in (order[~state.missed[order]], wrong) if len(some)])  # fmt: skip
-
-
-def _dotted(name: str, x: Tensor, y: Tensor) -> Curve:
-    known = y > 0  # on a logarithmic axis there is no place for none at all
-    return Curve(name, tuple(x[known].tolist()), tuple(y[known].tolist()))
-
-
-def _decades(state: State) -> tuple[Chart, ...]:
-    """How much of the gradient is left for wrong predictions, by decades: drawn where some have lost any."""
-    kept = state.kept[state.missed]
-    if not len(kept) or float(kept.min()) >= 0.1:
-        return ()
-    place = (kept.clamp_min(1e-5).log10() + 5).floor().clamp(0, 4).long()
-    shares = torch.bincount(place, minlength=len(DECADES)).double() / len(kept)
-    bars = heights(list(zip(DECADES, shares.tolist(), strict=True)))
-    note = f"As a share of cross-entropy's, undecided predictions as 1 in both; under {DEAD:g} it is called dead."
-    return (Chart("Gradient left for wrong predictions", "gradient left", "share of them", bars, bars=True, note=note),)
-
-
-def _race_charts(race: Raced) -> tuple[Chart, ...]:
-    checks = [float(step) for step in race.checks]
-    courses = tuple(lines(f"{r.name}, rate {r.best.rate:.2g}", checks, list(r.best.course)) for r in race.rivals)
-    by_rate = tuple(lines(r.name, [x.rate for x in r.lanes], [x.end for x in r.lanes]) for r in race.rivals)
-    note = f"Held-out, {race.samples} samples; mean over {race.plan.seeds} seeds with ± two standard errors."
-    at_rates = f"After {race.plan.steps} updates, by learning rate"
-    return (
-        Chart("Losses from the same start, each at its best rate", "update", race.metric, courses, note=note),
-        Chart(f"{at_rates} and loss", "learning rate", race.metric, by_rate, log_x=True, note=note),
-    )
-
-
 def _advice(problem: Problem, race: Raced) -> RemedyLine | None:
     """Cross-entropy, where the race saw it clearly ahead of the present loss with each at its best rate."""
     rival = next((r for r in race.rivals[1:] if r.name == CROSS), None)
@@ -264,7 +202,7 @@ def _advice(problem: Problem, race: Raced) -> RemedyLine | None:
     asked = replace(problem, criterion=replace(problem.criterion, task=task))
     line = cross_entropy(asked, [call.key for call in site.between]).line
     here, rate = race.rivals[0].best, rival.best.rate
-    code = line.code if "#" in line.code else f"{line.code}  #"
+    code = f"{line.code}{',' if '#' in line.code else '  #'} with lr={rate:.2g}"
     text = f"{line.text}: {race.metric} {rival.best.end.mean:.3f} instead of {here.end.mean:.3f} at the best rates"
     changed = problem.optimizer is not None and not math.isclose(rate, problem.optimizer.lr, rel_tol=1e-6)
-    return structs.replace(line, text=text, code=f"{code} and lr={rate:.2g}" if changed else line.code)
+    return structs.replace(line, text=text, code=code if changed else line.code)

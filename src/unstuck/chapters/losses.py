@@ -5,8 +5,8 @@
 
 Every lane starts where the user's training began and sees the same batches, seed by seed. A loss changes which rate is
 right: so each is raced around the present rate, and (where the optimizer's step is as long as the gradient) around the
-rate at which an undecided prediction gets as long a step as under the present loss. They are judged by the accuracy on
-held-out data, each at its best rate.
+rates at which an undecided prediction gets as long a step as under the present loss, or as under cross-entropy at the
+present rate. They are judged by the accuracy on held-out data, each at its best rate.
 """
 
 from __future__ import annotations
@@ -76,6 +76,10 @@ class Rival:
         """The lane with the highest accuracy at the end; of equals the one that came there first."""
         return max(self.lanes, key=lambda lane: (lane.end.mean, fmean(found.mean for found in lane.course)))
 
+    def at(self, rate: float) -> Lane:
+        """The lane whose rate is nearest to this one."""
+        return min(self.lanes, key=lambda lane: abs(math.log(lane.rate / rate)))
+
     @property
     def open(self) -> bool:
         """True if accuracy still rises at the last rate that was tried: a better one may lie beyond."""
@@ -90,9 +94,11 @@ class Rival:
 
 @dataclass(frozen=True)
 class Raced:
-    """Losses raced over `plan.steps` updates, the present one first. `samples` were scored at each check."""
+    """Losses raced over `plan.steps` updates, the present one first; `rate` is the present rate. `samples` were scored
+    at each check."""
 
     plan: Plan
+    rate: float
     rivals: tuple[Rival, ...]
     metric: str
     samples: int
@@ -125,7 +131,7 @@ def raced(
     cases = lineup(calm, seen, site, loss)
     scales = [_factor(case, site) for _, case in cases]
     step_s = seconds_a_step(calm)
-    rates, plan = _chosen([scales[0] / scale for scale in scales], recipe.cls in SCALELESS, step_s, budget_s)
+    rates, plan = _chosen([1.0] * len(scales) if recipe.cls in SCALELESS else scales, step_s, budget_s)
     count = sum(map(len, rates))
     tick(f"racing {len(cases)} losses at {count} rates over {plan.steps} updates", 0.0)
     room = int(SCORING * budget_s / (count * CHECKS * step_s))
@@ -139,7 +145,7 @@ def raced(
         Rival(name, tuple(_lane(recipe.lr * f, runs) for f, runs in zip(factors, found, strict=True)))
         for (name, _), factors, (found, _) in zip(cases, rates, raw, strict=True)
     )
-    return Raced(plan, rivals, score.metric, score.samples, tuple(said for _, said in raw))
+    return Raced(plan, recipe.lr, rivals, score.metric, score.samples, tuple(said for _, said in raw))
 
 
 def _factor(problem: Problem, site: Site) -> float:
@@ -148,24 +154,21 @@ def _factor(problem: Problem, site: Site) -> float:
         return state_at(problem, problem.twin(), site).factor
 
 
-def _chosen(
-    compensations: Sequence[float], scaleless: bool, step_s: float, budget_s: float
-) -> tuple[list[list[float]], Plan]:
-    """For each loss the factors on the present rate: half orders of magnitude apart, or whole ones where time is
-    short."""
+def _chosen(scales: Sequence[float], step_s: float, budget_s: float) -> tuple[list[list[float]], Plan]:
+    """For each loss, the present one first, the factors on the present rate: half orders of magnitude apart, or whole
+    ones where time is short. `scales`: their gradients for an undecided prediction."""
     for apart in (1, 2):
-        rates = [_factors(1.0 if scaleless else c, apart) for c in compensations]
+        rates = [_factors((scales[0] / scale, 1 / scale), apart) for scale in scales]
         plan = affordable(step_s, sum(map(len, rates)), (1 - SCORING) * budget_s)
         if plan is not None:
             return rates, plan
     raise NotMeasurable(f"an update takes {step_s:.2g} s: no race of losses fits {budget_s:.0f} s")
 
 
-def _factors(compensation: float, apart: int) -> list[float]:
-    """Around 1 and around the factor by which this loss' step is shorter, and between them."""
-    other = max(-FAR, min(FAR, round(2 * math.log10(compensation))))
-    first, last = min(0, other) - WIDE, max(0, other) + WIDE
-    return [10 ** (k / 2) for k in range(first, last + 1) if k % apart == 0]
+def _factors(others: Sequence[float], apart: int) -> list[float]:
+    """Around 1, around these other factors, and between them."""
+    places = [0, *(max(-FAR, min(FAR, round(2 * math.log10(other)))) for other in others)]
+    return [10 ** (k / 2) for k in range(min(places) - WIDE, max(places) + WIDE + 1) if k % apart == 0]
 
 
 Runs = list[list[list[Noted]]]
