@@ -69,7 +69,7 @@ def race_charts(race: Raced) -> tuple[Chart, ...]:
     checks = [float(step) for step in race.checks]
     courses = tuple(lines(f"{r.name}, rate {r.best.rate:.2g}", checks, list(r.best.course)) for r in race.rivals)
     by_rate = tuple(lines(r.name, [x.rate for x in r.lanes], [x.end for x in r.lanes]) for r in race.rivals)
-    note = f"Held-out, {race.samples} samples; mean over {race.plan.seeds} seeds with ± two standard errors."
+    note = f"{race.samples} samples; mean over {race.plan.seeds} seeds with ± two standard errors."
     at_rates = f"After {race.plan.steps} updates, by learning rate"
     return (
         Chart("Losses from the same start, each at its best rate", "update", race.metric, courses, note=note),

@@ -145,7 +145,8 @@ def raced(
         Rival(name, tuple(_lane(recipe.lr * f, runs) for f, runs in zip(factors, found, strict=True)))
         for (name, _), factors, (found, _) in zip(cases, rates, raw, strict=True)
     )
-    return Raced(plan, recipe.lr, rivals, score.metric, score.samples, tuple(said for _, said in raw))
+    metric = f"{'held-out' if problem.held_out else 'training'} {score.metric}"
+    return Raced(plan, recipe.lr, rivals, metric, score.samples, tuple(said for _, said in raw))
 
 
 def _factor(problem: Problem, site: Site) -> float:
