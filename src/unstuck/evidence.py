@@ -15,6 +15,7 @@ from unstuck.probes.gradients import Gradients
 from unstuck.probes.history import History
 from unstuck.probes.labels import Labels
 from unstuck.probes.level import Level
+from unstuck.probes.loss import Loss
 from unstuck.probes.noise import Noise
 from unstuck.probes.normalization import Normalization
 from unstuck.probes.numbers import Numbers
@@ -41,6 +42,7 @@ class Evidence:
     anatomy: Anatomy | None = None
     data: Data | None = None
     objective: Objective | None = None
+    loss: Loss | None = None
     activations: Activations | None = None
     gradients: Gradients | None = None
     rates: Rates | None = None

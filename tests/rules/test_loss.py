@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.probes import test_loss as gradients
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from unstuck.criterion import find, weighed
 from unstuck.errors import UnstuckError
 from unstuck.evidence import Evidence
-from unstuck.probes import anatomy, data, level, objective
+from unstuck.probes import anatomy, data, level, loss, objective
 from unstuck.problem import Problem, state_of
 from unstuck.rules import (
     activation_loss_mismatch,
@@ -331,3 +332,20 @@ def test_the_weight_of_positives_upside_down(weight, fires):
         # weight · 0.1 of weight · 0.1 + 0.9
         assert found.evidence[1].value == pytest.approx(0.1 * weight / (0.1 * weight + 0.9), rel=1e-5)
         assert [r.id for r in found.remedies] == ["drop-class-weights", "balanced-weights"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "function", "target"),
+    [
+        (loss_mse_on_classification, F.mse_loss, gradients.HOT),
+        (softmax_applied_twice, F.cross_entropy, gradients.CLASSES),
+    ],
+)
+def test_the_rules_cite_the_dead_share(rule, function, target) -> None:
+    case = gradients.posed(function, target, gradients.confident(14.0, nn.Softmax(1)), gradients.WRONG)
+    probes = {"objective": objective, "level": level, "anatomy": anatomy}
+    known = {name: probe.measure(case) for name, probe in probes.items()}
+    plain = rule.judge(Evidence(case.loop, case, **known))
+    cited = rule.judge(Evidence(case.loop, case, loss=loss.measure(case), **known))
+    assert cited.evidence[:-1] == plain.evidence and cited.evidence[-1].value == 1.0
+    assert cited.evidence[-1].samples == 32 and 0 < cited.evidence[-1].error < 0.05

@@ -7,6 +7,7 @@ import math
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
 from unstuck.remedies.objective import cross_entropy
+from unstuck.rules.loss_figures import dead
 from unstuck.rules.rule import Rule, Suspicion
 
 DISTANCES = frozenset({"mse", "l1", "smooth_l1", "huber"})
@@ -44,6 +45,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
                 if math.isfinite(share)
                 else []
             ),
+            *dead(evidence),
         ),
         remedies=(cross_entropy(problem, drop),),
     )

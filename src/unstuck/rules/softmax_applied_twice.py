@@ -10,6 +10,7 @@ from unstuck.evidence import Evidence
 from unstuck.probes.objective import SHAPES, SOFTMAXES, TOLERANCE, dimension
 from unstuck.records import Figure
 from unstuck.remedies.rewrite import drop_call
+from unstuck.rules.loss_figures import dead
 from unstuck.rules.rule import Rule, Suspicion
 from unstuck.trace import Seen
 
@@ -33,6 +34,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
             Figure("sum of one output row", float(values.sum(axis).mean()), samples=len(values)),
             Figure("largest output", float(values.max()), samples=values.numel()),
             Figure("smallest output", float(values.min()), samples=values.numel()),
+            *dead(evidence),
         ),
         remedies=(
             drop_call(
