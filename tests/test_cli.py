@@ -143,7 +143,7 @@ def test_a_problem_written_down_is_examined(tmp_path):
     done = unstuck(tmp_path, "examine", *QUICK, "model.py:problem")
     assert done.returncode == 0, done.stderr
     assert report(tmp_path)["figures"]
-    assert [chapter["id"] for chapter in report(tmp_path)["chapters"]] == ["steps", "batches"]
+    assert [chapter["id"] for chapter in report(tmp_path)["chapters"]] == ["steps", "batches", "loss", "normalization"]
     assert "Steps: the learning rate and the optimizer" in done.stdout
     assert "Batches: noise, time, and the right size" in done.stdout
     after = unstuck(tmp_path, "examine", "model.py:problem", *QUICK, "--no-chapters")
@@ -156,7 +156,7 @@ def test_a_script_is_examined_at_length(tmp_path):
     done = unstuck(tmp_path, "examine", "--budget", "15s", "--out", "out", "train.py", "--epochs", "3")
     assert done.returncode == 0, done.stderr
     assert "arguments ['--epochs', '3']" in done.stdout
-    steps, batches = report(tmp_path)["chapters"]
+    steps, batches, *_ = report(tmp_path)["chapters"]
     assert any("SGD learns at rates from" in sentence for sentence in steps["sentences"])
     assert any("an epoch is shortest at" in sentence for sentence in batches["sentences"])
     assert any(figure["name"].startswith("critical batch size") for figure in batches["figures"])

@@ -116,7 +116,7 @@ def examine(
     chapters: Annotated[bool, Parameter(negative="--no-chapters")] = True,
     fail_on: Literal["problem", "warning"] | None = None,
 ) -> None:
-    """Examine a training at length: what is wrong, and the chapters on steps and on batches measured on your network.
+    """Examine a training at length: what is wrong, and the lecture's chapters measured on your network.
 
     `unstuck examine model.py:problem`, or `unstuck examine [OPTIONS] train.py [ARGUMENTS OF THE SCRIPT]`: the script
     runs, watched, and its training is examined.

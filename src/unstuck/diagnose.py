@@ -14,6 +14,8 @@ from dataclasses import replace
 from msgspec import structs
 
 from unstuck.chapters import batches, steps
+from unstuck.chapters import loss as loss_chapter
+from unstuck.chapters import normalization as normalization_chapter
 from unstuck.charts import charts
 from unstuck.criterion import find, weighed
 from unstuck.errors import BadArgument, NotApplicable, UnstuckError
@@ -80,8 +82,17 @@ PROBES: tuple[tuple[str, Callable[[Problem], object]], ...] = (
 )
 """In the order they are asked: cheap ones first, then those that train or fit something."""
 
-CHAPTERS_SHARE, STEPS_SHARE = 0.4, 0.5
-"""Of the budget what chapters may take where they are asked for, and of that the one on steps."""
+CHAPTERS_SHARE = 0.5
+"""Of the budget what chapters may take where they are asked for."""
+
+CHAPTERS = (
+    (steps.chapter, 0.3),
+    (batches.chapter, 0.25),
+    (loss_chapter.chapter, 0.25),
+    (normalization_chapter.chapter, 0.2),
+)
+"""In the lecture's order, each with its share of that; what one leaves goes to those after it, and where one took too
+long they still have half of theirs."""
 
 EXAMINE_SHARE = 0.4
 LATE_SHARE, LEAST_S = 0.1, 3.0
@@ -102,7 +113,7 @@ def examine(
 ) -> Report:  # fmt: skip
     """The report on a problem that was written down (or recorded). Raises BadArgument when it is none.
 
-    `chapters`: with those on steps and batches, for which two fifths of the budget are kept, and what the rest leaves.
+    `chapters`: with those of the lecture, for which half of the budget is kept, and what the rest leaves.
     """
     if not isinstance(problem, Problem):
         raise BadArgument(f"examine: `problem` must be an unstuck.Problem, got {type(problem).__name__}")
@@ -120,10 +131,14 @@ def examine(
 
 
 def _chapters(problem: Problem, evidence: Evidence, budget_s: float, tick: Tick) -> tuple[Chapter, ...]:
-    """Each measures again what it needs; the second one gets what the first one left."""
-    began = time.perf_counter()
-    first = steps.chapter(problem, evidence, STEPS_SHARE * budget_s, tick)
-    return first, batches.chapter(problem, evidence, budget_s - (time.perf_counter() - began), tick)
+    """Each measures again what it needs."""
+    made: list[Chapter] = []
+    deadline, shares = time.perf_counter() + budget_s, sum(share for _, share in CHAPTERS)
+    for chapter, share in CHAPTERS:
+        left = max((deadline - time.perf_counter()) / shares, budget_s / 2)
+        made.append(chapter(problem, evidence, share * left, tick))
+        shares -= share
+    return tuple(made)
 
 
 def diagnose(

@@ -220,7 +220,7 @@ class Chapter(msgspec.Struct, frozen=True):
     """A chapter of the lecture on this network (`unstuck examine`): what was found in sentences, figures and charts,
     and what to write, where that was seen to help."""
 
-    id: Literal["steps", "batches", "normalization", "loss"]
+    id: Literal["steps", "batches", "loss", "normalization"]
     title: str
     sentences: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()

@@ -1,5 +1,5 @@
-"""The chapter on the loss: the task that the targets show, what the loss sends back, and another loss from the same
-start.
+"""The chapter on the loss: the task that the targets show, what the loss sends back, another loss from the same start,
+and the loss over planes through the point where the training stands.
 
     chapter(problem, evidence, budget_s=10.0).sentences
 """
@@ -7,6 +7,7 @@ start.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,9 +16,11 @@ from msgspec import structs
 from unstuck.chapters.criteria import CROSS
 from unstuck.chapters.loss_charts import race_charts, sent_charts
 from unstuck.chapters.losses import Lane, Raced, Rival, raced
+from unstuck.chapters.surfaces import charts as surfaces
+from unstuck.chapters.surfaces import said
 from unstuck.chapters.tried import tried
 from unstuck.evidence import Evidence
-from unstuck.probes import anatomy, loss
+from unstuck.probes import anatomy, loss, surface
 from unstuck.probes.logits import LINKS, site_of
 from unstuck.probes.loss import Loss, State
 from unstuck.probes.task import Task
@@ -28,6 +31,8 @@ from unstuck.sandbox import sandbox
 
 Tick = Callable[[str, float], None]
 TITLE = "The loss: what it expects, and what it sends back"
+SURFACES_SHARE = 0.4
+"""Of the budget; and what the race leaves."""
 FEW = 10
 """Wrong predictions from which a share of them is said."""
 AHEAD, UNDECIDED = frozenset({"cured", "helped"}), "may be ahead of the present loss or not, that is undecided"
@@ -42,13 +47,19 @@ def chapter(problem: Problem, evidence: Evidence, budget_s: float, tick: Tick = 
     if found is None:
         return Chapter("loss", TITLE, tuple(missing))
     race = None
+    began = time.perf_counter()
     if problem.criterion.task in LINKS:
-        race = tried(lambda: raced(problem, anatomy.measure(problem), found, budget_s, tick), missing)
+        share = (1 - SURFACES_SHARE) * budget_s
+        race = tried(lambda: raced(problem, anatomy.measure(problem), found, share, tick), missing)
+    left = max(budget_s - (time.perf_counter() - began), SURFACES_SHARE * budget_s)
+    slices = tried(lambda: surface.measure(problem, left), missing)
     sentences = (
         *_task(found.task), *_fit(problem, evidence, found.task), *_values(found), *_sent(found),
-        *(_race(race) if race else ()), *missing,
+        *(_race(race) if race else ()), *(said(slices) if slices else ()), *missing,
     )  # fmt: skip
-    charts = (*sent_charts(found), *(race_charts(race) if race else ()))
+    charts = (
+        *sent_charts(found), *(race_charts(race) if race else ()), *(surfaces(slices.slices) if slices else ()),
+    )  # fmt: skip
     figures = (*_figures(found), *(_race_figures(race) if race else ()))
     return Chapter("loss", TITLE, sentences, figures, charts, _advice(problem, race) if race else None)
 

@@ -1,6 +1,7 @@
-"""Charts of slices through the loss: the surface from above, with the way the training went on it.
+"""Slices through the loss: charts of the surface from above, with the way the training went on it, and in words.
 
-    charts(measure(problem).slices)
+    found = measure(problem)
+    said(found), charts(found.slices)
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from unstuck.probes.surface import Slice
+from unstuck.probes.surface import Slice, Slices
 from unstuck.records import Chart, Curve, Surface
 
 DECADES = 100.0
@@ -20,6 +21,25 @@ TITLES = {
     "path": "The loss where the training went",
     "curvature": "The loss along gradient and curvature",
 }
+
+
+NAMES = {
+    "random": "two random directions",
+    "path": "the plane that holds most of the training's way",
+    "curvature": "gradient and curvature",
+}
+
+
+def said(found: Slices) -> list[str]:
+    """How far the loss varies over each slice, and what could not be had."""
+    told = [f"along {NAMES.get(one.name, one.name)} {_span(one)}" for one in found.slices]
+    drawn = [f"The loss around where the training was left, over planes: {'; '.join(told)}."] if told else []
+    return drawn + [f"No surface along {reason}." for reason in found.missing]
+
+
+def _span(found: Slice) -> str:
+    known = [value for row in found.z for value in row if math.isfinite(value)]
+    return f"from {min(known):.3g} to {max(known):.3g}" if known else "nowhere finite"
 
 
 def charts(slices: Sequence[Slice]) -> tuple[Chart, ...]:
