@@ -14,7 +14,14 @@ from typing import NamedTuple
 from rich.table import Table
 
 from unstuck.errors import BadArgument
-from unstuck.lecture import saddle
+from unstuck.lecture import (
+    batch_clock,
+    batch_size_and_result,
+    mse_against_cross_entropy,
+    normalization,
+    saddle,
+    softmax,
+)
 from unstuck.lecture.parts import SAY, Language, Parts, Say
 from unstuck.problem import Problem
 from unstuck.records import Experiment, Lecture
@@ -31,7 +38,14 @@ class Lesson(NamedTuple):
     on: Callable[[Problem, Say, float, Tick], Parts] | None = None
 
 
-LESSONS: tuple[Lesson, ...] = (Lesson("saddle", saddle.shown, saddle.on),)
+LESSONS: tuple[Lesson, ...] = (
+    Lesson("saddle", saddle.shown, saddle.on),
+    Lesson("batch-clock", batch_clock.shown, batch_clock.on),
+    Lesson("batch-size-and-result", batch_size_and_result.shown, batch_size_and_result.on),
+    Lesson("softmax", softmax.shown, softmax.on),
+    Lesson("mse-against-cross-entropy", mse_against_cross_entropy.shown),
+    Lesson("normalization", normalization.shown),
+)
 IDS = tuple(lesson.id for lesson in LESSONS)
 
 
