@@ -315,7 +315,7 @@ def lecture(
         console.print(experiments.table(lang))
         return
     try:
-        ids = experiments.named(name, own=on is not None)
+        ids = experiments.named(name)
         problem, _ = problem_of(on, _script_arguments, command="lecture") if on is not None else (None, ())
         with _progress() as tick:
             made = experiments.perform(ids, lang, problem, seconds, on or "", tick)

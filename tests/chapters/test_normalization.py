@@ -61,7 +61,7 @@ def test_small_batches_are_told_and_larger_ones_raced(small) -> None:
     text = " ".join(found.sentences)
     assert "1 BatchNorm layer, batches of 2." in text
     assert "Momentum 0.1 over 60 batches: of the running statistics 0.2% is still their start." in text
-    assert "From batch to batch the mean of 1 moves by 0." in text and "In batches of other sizes" in text
+    assert "From batch to batch the mean of layer 1 moves by 0." in text and "In batches of other sizes" in text
     assert "Batches of 1 cannot be normalized (ValueError" in text
     assert "On the same samples evaluation mode changes the loss by " in text
     for lane in ("as it is", "exact-statistics", "larger-batch", "group-norm", "layer-norm", "freeze-statistics"):
@@ -158,8 +158,8 @@ def test_frozen_and_untracked_layers_are_named() -> None:
     case = problem(network(nn.BatchNorm1d(32), nn.BatchNorm1d(32, track_running_stats=False)))
     case = replace(case, loop=replace(case.loop, training={**case.loop.training, "1": False}))
     text = told(case, 0.0).sentences[0]
-    assert "Frozen while the model trains: 1, 1 with the mean 0 and variance 1 they were made with." in text
-    assert "in evaluation too: 2." in text
+    assert "Frozen while the model trains: layer 1, 1 with the mean 0 and variance 1 they were made with." in text
+    assert "in evaluation too: layer 2." in text
 
 
 def test_what_cannot_be_raced_says_why() -> None:

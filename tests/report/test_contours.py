@@ -41,6 +41,10 @@ def test_a_logarithmic_surface_is_drawn_in_powers_of_ten_and_a_zero_of_it_stays_
     assert max(known) == pytest.approx(math.log10(25)) and min(known) == pytest.approx(math.log10(25) - 8)
 
 
+def test_the_bar_beside_the_heights_has_round_numbers() -> None:
+    assert figure(saddle())["data"][0]["colorbar"]["ticktext"] == ["0", "5", "10", "15", "20", "25"]
+
+
 def test_what_is_not_finite_is_left_blank() -> None:
     heights = ((1.0, math.inf), (math.nan, 2.0))
     contour = figure(Chart("t", "x", "y", surface=Surface("loss", (0.0, 1.0), (0.0, 1.0), heights)))["data"][0]

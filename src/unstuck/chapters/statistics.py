@@ -53,7 +53,7 @@ def _modes(found: Normalization) -> list[str]:
 
 
 def _named(layers: Sequence[Layer]) -> str:
-    return layers[0].path + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
+    return "layer " + layers[0].path + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
 
 
 def _distances(found: Normalization) -> list[str]:
@@ -63,8 +63,8 @@ def _distances(found: Normalization) -> list[str]:
     layer, off = max(known, key=lambda pair: pair[1].mean)
     other, ratio = max(known, key=lambda pair: abs(math.log(max(pair[1].variance, 1e-30))))
     return [f"Running against batch statistics: the means lie {pm(off.mean, off.mean_error)} standard deviations off "
-            f"in {layer.path}, the variances are {pm(ratio.variance, ratio.variance_error)} times the batches' in "
-            f"{other.path}" + ("; nowhere further." if len(known) > 1 else ".")]  # fmt: skip
+            f"in layer {layer.path}, the variances are {pm(ratio.variance, ratio.variance_error)} times the batches' "
+            f"in layer {other.path}" + ("; nowhere further." if len(known) > 1 else ".")]  # fmt: skip
 
 
 def _momenta(found: Normalization) -> list[str]:
@@ -85,9 +85,10 @@ def _noise(found: Normalization, sized: Sized) -> list[str]:
     if not known:
         return []
     layer, spread = max(known, key=lambda pair: pair[1].mean)
-    said = [f"From batch to batch the mean of {layer.path} moves by {pm(spread.mean, spread.mean_error)} standard "
-            f"deviations, as that of {spread.worth:.3g} independent values would (it has {spread.count}); its variance "
-            f"by {pm(spread.variance, spread.variance_error)} of itself."]  # fmt: skip
+    moves = pm(spread.mean, spread.mean_error)
+    said = [f"From batch to batch the mean of layer {layer.path} moves by {moves} standard deviations, as that of "
+            f"{spread.worth:.3g} independent values would (it has {spread.count}); its variance by "
+            f"{pm(spread.variance, spread.variance_error)} of itself."]  # fmt: skip
     others = [f"{one.mean:.2g} of {one.size}" for one in sized.layers.get(layer.path, ())]
     said += [f"In batches of other sizes the mean moves by {', '.join(others)}."] if others else []
     return said + [f"Batches of {size} cannot be normalized ({why})." for size, why in sized.refused[:1]]
@@ -121,7 +122,7 @@ def figures(found: Normalization) -> tuple[Figure, ...]:
     for layer in _chosen(found.layers, LISTED):
         if layer.spread is not None:
             noise, error = layer.spread.mean, finite(layer.spread.mean_error)
-            made.append(Figure(f"noise of the batch mean of {layer.path}", noise, "σ", error))
+            made.append(Figure(f"noise of the batch mean of layer {layer.path}", noise, "σ", error))
     if found.gap is not None:
         gap = found.gap
         made.append(Figure("change of the loss in evaluation mode", gap.loss, error=finite(gap.loss_error)))

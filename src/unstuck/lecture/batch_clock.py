@@ -6,14 +6,12 @@ takes N/B of them, N (a/B + b): small batches pay a over and over, large ones ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from unstuck.chapters.drawn import lines
 from unstuck.errors import NotMeasurable
-from unstuck.lecture.parts import Parts, Say, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.probes import throughput
 from unstuck.probes.sweep import Timing
 from unstuck.probes.throughput import Throughput
@@ -29,8 +27,6 @@ MORE, LESS, QUICKER = 64, 16, 4
 """A batch so many times as large takes less than so many times as long, and an epoch is more than so many times
 quicker."""
 MILLI = 1e3
-
-Tick = Callable[[str, float], None]
 
 
 def shown(say: Say, budget_s: float = BUDGET_S) -> Parts:

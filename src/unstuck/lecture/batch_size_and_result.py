@@ -6,7 +6,7 @@ rate, everything the same but for the size of a batch. Each seed is another star
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from unstuck.chapters.sizes import Sizes, raced
 from unstuck.criterion import find
 from unstuck.errors import UnstuckError
 from unstuck.lecture.digits import CLASSES, PIXELS, Digits, digits
-from unstuck.lecture.parts import Parts, Say, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.probes import sharpness, throughput
 from unstuck.probes.throughput import Throughput
 from unstuck.problem import Problem, samples_a_batch, state_of
@@ -34,8 +34,6 @@ CLOSE = 0.02
 EPOCHS, UPDATES, SEEDS = 20, 2500, range(6)
 APART, CLOCK = 8, 0.2
 """On a training of one's own: smaller and larger by this, and the share of the time in which updates are timed."""
-
-Tick = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

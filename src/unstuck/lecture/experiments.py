@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -22,20 +23,20 @@ from unstuck.lecture import (
     saddle,
     softmax,
 )
-from unstuck.lecture.parts import SAY, Language, Parts, Say
+from unstuck.lecture.parts import SAY, Language, Parts, Say, Tick
 from unstuck.problem import Problem
+from unstuck.race.contest import prepared
+from unstuck.race.heats import single_threaded
 from unstuck.records import Experiment, Lecture
 from unstuck.sandbox import sandbox
 
-Tick = Callable[[str, float], None]
-
 
 class Lesson(NamedTuple):
-    """An experiment: `shown` makes the textbook case, `on` the same on a user's training (None: it has none)."""
+    """An experiment: `shown` makes the textbook case, `on` the same on a user's training, in so many seconds."""
 
     id: str
     shown: Callable[[Say], Parts]
-    on: Callable[[Problem, Say, float, Tick], Parts] | None = None
+    on: Callable[[Problem, Say, float, Tick], Parts]
 
 
 LESSONS: tuple[Lesson, ...] = (
@@ -43,9 +44,11 @@ LESSONS: tuple[Lesson, ...] = (
     Lesson("batch-clock", batch_clock.shown, batch_clock.on),
     Lesson("batch-size-and-result", batch_size_and_result.shown, batch_size_and_result.on),
     Lesson("softmax", softmax.shown, softmax.on),
-    Lesson("mse-against-cross-entropy", mse_against_cross_entropy.shown),
-    Lesson("normalization", normalization.shown),
+    Lesson("mse-against-cross-entropy", mse_against_cross_entropy.shown, mse_against_cross_entropy.on),
+    Lesson("normalization", normalization.shown, normalization.on),
 )
+CHINESE_BREAK = re.compile(r"(?<=[^\x00-\x7f])\n(?=[^\x00-\x7f])")
+"""A line's end between two Chinese characters: Markdown would make a space of it."""
 IDS = tuple(lesson.id for lesson in LESSONS)
 
 
@@ -55,8 +58,7 @@ def perform(
 ) -> Lecture:  # fmt: skip
     """The experiments of these names: the textbook cases, or with a `problem` the same on it, in `budget_s` in all.
 
-    Raises BadArgument for a name there is none of, a language it does not speak, and, on a problem, for an experiment
-    that has no form on one.
+    Raises BadArgument for a name there is none of and a language it does not speak.
     """
     if language not in SAY:
         raise BadArgument(f"lecture: `language` must be one of {', '.join(SAY)}, got {language!r}")
@@ -68,14 +70,9 @@ def perform(
     return Lecture(language=language, experiments=tuple(made))
 
 
-def named(names: str, own: bool = False) -> tuple[str, ...]:
-    """The ids that `all` or a list with commas names; on one's own training `all` are those that have a form there.
-
-    Raises BadArgument for a name there is none of.
-    """
-    if names == "all":
-        return tuple(lesson.id for lesson in LESSONS if lesson.on is not None or not own)
-    ids = tuple(name.strip() for name in names.split(","))
+def named(names: str) -> tuple[str, ...]:
+    """The ids that `all` or a list with commas names. Raises BadArgument for a name there is none of."""
+    ids = IDS if names == "all" else tuple(name.strip() for name in names.split(","))
     for name in ids:
         _lesson(name)
     return ids
@@ -92,7 +89,7 @@ def table(language: Language) -> Table:
 def text(name: str, language: Language) -> tuple[str, str]:
     """The title and the page of an experiment, in Markdown."""
     page = (files("unstuck.lecture") / "texts" / language / f"{name}.md").read_text(encoding="utf-8")
-    title, _, rest = page.partition("\n")
+    title, _, rest = CHINESE_BREAK.sub("", page).partition("\n")
     return title.removeprefix("# "), rest.strip()
 
 
@@ -103,21 +100,13 @@ def _lesson(name: str) -> Lesson:
     return found
 
 
-def _measured(lesson: Lesson, say: Say, problem: Problem | None, budget_s: float, tick: Tick) -> Parts:
-    if problem is None:
-        return lesson.shown(say)
-    if lesson.on is None:
-        able = ", ".join(other.id for other in LESSONS if other.on is not None)
-        raise BadArgument(f"lecture: {lesson.id} has no form on a training of your own; these have: {able}")
-    return lesson.on(problem, say, budget_s, tick)
-
-
 def _performed(
     lesson: Lesson, language: Language, problem: Problem | None, budget_s: float, target: str, tick: Tick
 ) -> Experiment:
     began = time.perf_counter()
-    with sandbox(0):
-        claims, figures, charts, notes = _measured(lesson, SAY[language], problem, budget_s, tick)
+    say = SAY[language]
+    with sandbox(0), single_threaded():
+        parts = lesson.shown(say) if problem is None else lesson.on(prepared(problem), say, budget_s, tick)
     title, page = text(lesson.id, language)
     seconds = time.perf_counter() - began
-    return Experiment(lesson.id, title, page, claims, figures, charts, notes, target, seconds)
+    return Experiment(lesson.id, title, page, *parts, target, seconds)

@@ -14,11 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unstuck.lecture.parts import Parts, Say, claim
+from unstuck.chapters import loss as loss_chapter
+from unstuck.evidence import Evidence
+from unstuck.lecture.parts import Parts, Say, Tick, claim, of_chapter
 from unstuck.lecture.plane import Path, Place, descend, gradient, surface
 from unstuck.optim.adam import ADAM
 from unstuck.optim.rule import Rule
 from unstuck.optim.sgd import SGD
+from unstuck.problem import Problem
 from unstuck.records import Chart, Claim, Curve, Figure
 
 THIRD = -1000.0
@@ -77,6 +80,12 @@ def shown(say: Say) -> Parts:
                 "它的梯度越走越大，而 Adam 除以的是过去较小的梯度。"),
         ) if ahead < STEPS else (),
     )  # fmt: skip
+
+
+def on(problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
+    """Both losses on the user's network, from his start: the chapter on the loss."""
+    evidence = Evidence(problem.loop, problem, problem.optimizer)
+    return of_chapter(loss_chapter.chapter(problem, evidence, budget_s, tick))
 
 
 def _overtaken(adam: Ways) -> int:

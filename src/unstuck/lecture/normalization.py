@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from unstuck.chapters import normalization as normalization_chapter
 from unstuck.chapters.drawn import heights, lines
+from unstuck.evidence import Evidence
 from unstuck.lecture.batch_norm import (
     DRAWS,
     MOMENTUM,
@@ -26,9 +28,10 @@ from unstuck.lecture.batch_norm import (
     train,
 )
 from unstuck.lecture.digits import PIXELS, Digits, digits
-from unstuck.lecture.parts import Parts, Say, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim, of_chapter
 from unstuck.lecture.plane import Loss, Path, descend, hessian, surface
 from unstuck.optim.sgd import SGD
+from unstuck.problem import Problem
 from unstuck.race.trials import Level, level
 from unstuck.records import Chart, Claim, Curve, Figure
 
@@ -55,6 +58,12 @@ def shown(say: Say, seeds: Sequence[int] = SEEDS, updates: int = UPDATES) -> Par
         charts=(*_surfaces(say, ways), _noise_chart(say, noise), _by_size(say, data, trained[TOGETHER]),
                 _tests_chart(say, tests)),
     )  # fmt: skip
+
+
+def on(problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
+    """The user's own normalization layers, or what they would do: the chapter on batch normalization."""
+    evidence = Evidence(problem.loop, problem, problem.optimizer)
+    return of_chapter(normalization_chapter.chapter(problem, evidence, budget_s, tick))
 
 
 def raw(x: Tensor, y: Tensor) -> Tensor:

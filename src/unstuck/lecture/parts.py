@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from unstuck.records import Chart, Claim, Figure
+from unstuck.records import Chapter, Chart, Claim, Figure
 
 Say = Callable[[str, str], str]
 """The one of two texts, English and Chinese, that the reader has asked for."""
 
+Tick = Callable[[str, float], None]
 Language = Literal["en", "zh"]
 ERRORS = 2.0
 """So many standard errors apart, two figures are different."""
@@ -41,6 +42,11 @@ class Parts(NamedTuple):
     figures: tuple[Figure, ...] = ()
     charts: tuple[Chart, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def of_chapter(chapter: Chapter) -> Parts:
+    """A chapter of `unstuck examine` as what an experiment on the same training found (its words are English)."""
+    return Parts(figures=chapter.figures, charts=chapter.charts, notes=chapter.sentences)
 
 
 def claim(says: str, left: Figure, relation: Literal["<", ">"], right: Figure) -> Claim:

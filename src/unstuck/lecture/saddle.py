@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from unstuck.curvature.point import Point, classify
 from unstuck.landscape import critical
-from unstuck.lecture.parts import Parts, Say, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.lecture.plane import Loss, Path, Place, descend, field, gradient, hessian, surface
 from unstuck.optim.sgd import SGD
 from unstuck.problem import Problem
@@ -21,8 +20,6 @@ ORIGIN = (0.0, 0.0)
 STUCK: Place = (-1.2, 1.2)
 """Here w₁ = −w₂: the gradient has no part along u, and descent walks straight up to the saddle."""
 STEPS, RATE, ASIDE, NEAR = 200, 0.05, 0.1, 0.1
-
-Tick = Callable[[str, float], None]
 
 
 class TwoWeights(nn.Module):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from unstuck.errors import NotMeasurable
 from unstuck.lecture.answers import answers
-from unstuck.lecture.parts import Parts, Say, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.linalg.moments import of
 from unstuck.problem import Problem
 from unstuck.race.contest import prepared
@@ -28,8 +27,6 @@ ROUNDING = 1e-12
 SURE = 0.99
 """A sample whose largest probability is above this counts as saturated."""
 BINS = 10
-
-Tick = Callable[[str, float], None]
 
 
 def shown(say: Say) -> Parts:

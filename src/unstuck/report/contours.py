@@ -59,11 +59,12 @@ def _heights(surface: Surface) -> dict[str, Any]:
     z = [[value if value is None else max(value, low) for value in row] for row in z]
     bar: dict[str, Any] = {"title": {"text": safe(surface.name), "side": "right"}, "thickness": 12, "outlinewidth": 0}
     if surface.log:
-        ticks = list(range(math.ceil(low), math.floor(high) + 1, max(1, round((high - low) / 6))))
-        bar |= {"tickvals": ticks, "ticktext": [f"10<sup>{k}</sup>" for k in ticks]} if len(ticks) > 1 else {
+        powers = list(range(math.ceil(low), math.floor(high) + 1, max(1, round((high - low) / 6))))
+        bar |= {"tickvals": powers, "ticktext": [f"10<sup>{k}</sup>" for k in powers]} if len(powers) > 1 else {
             "tickvals": [low, high], "ticktext": [words.number(10**low), words.number(10**high)]}  # fmt: skip
     else:
-        bar |= {"nticks": 6}
+        ticks = _round_values(low, high)
+        bar |= {"tickvals": ticks, "ticktext": [words.number(value) for value in ticks]}
     step = (high - low) / LINES or 1.0
     return {
         "type": "contour", "x": list(surface.x), "y": list(surface.y), "z": z, "colorscale": DEPTHS, "colorbar": bar,
@@ -71,6 +72,15 @@ def _heights(surface: Surface) -> dict[str, Any]:
         "contours": {"coloring": "heatmap", "start": low + step / 2, "end": high, "size": step},
         "line": {"width": 0.6, "color": "rgba(255,255,255,0.55)"},
     }  # fmt: skip
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """Some four to nine multiples of 1, 2 or 5 times a power of ten, from `low` to `high`."""
+    if not high > low:
+        return [low]
+    ten = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(ten * k for k in (5, 2, 1) if (high - low) / (ten * k) >= 4)
+    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _height(value: float | None, log: bool) -> float | None:
