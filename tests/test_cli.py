@@ -198,3 +198,32 @@ def test_what_follows_the_target_belongs_to_the_script():
 @pytest.mark.parametrize(("text", "seconds"), [("60s", 60), ("2m", 120), ("1.5m", 90), ("45", 45)])
 def test_durations(text, seconds):
     assert duration(text) == seconds
+
+
+def test_the_lecture_lists_its_experiments_and_makes_one(tmp_path):
+    listed = unstuck(tmp_path, "lecture", "--lang", "zh")
+    assert listed.returncode == 0 and "saddle" in listed.stdout and "鞍点" in listed.stdout
+    made = unstuck(tmp_path, "lecture", "saddle,softmax", "--out", "out")
+    assert made.returncode == 0 and "20 of 20 claims held" in made.stdout, made.stdout + made.stderr
+    written = json.loads((tmp_path / "out" / "lecture.json").read_text())
+    assert [one["id"] for one in written["experiments"]] == ["saddle", "softmax"]
+    assert (tmp_path / "out" / "lecture.html").stat().st_size > 1e6
+
+
+def test_an_experiment_is_made_on_a_script_with_its_own_arguments(tmp_path):
+    write(tmp_path)
+    made = unstuck(
+        tmp_path, "lecture", "softmax", "--budget", "5s", "--out", "out", "--on", "train.py", "--epochs", "3"
+    )
+    assert made.returncode == 0 and "arguments ['--epochs', '3'] __main__" in made.stdout, made.stdout + made.stderr
+    experiment = json.loads((tmp_path / "out" / "lecture.json").read_text())["experiments"][0]
+    assert experiment["target"] == "train.py" and experiment["figures"] and experiment["charts"]
+
+
+def test_the_lecture_refuses_what_it_does_not_know(tmp_path):
+    for arguments, said in (
+        (("hill",), "there is no experiment 'hill'; there are saddle,"),
+        (("saddle", "--on", "nothing.py"), "there is no file 'nothing.py'"),
+    ):
+        done = unstuck(tmp_path, "lecture", *arguments)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
