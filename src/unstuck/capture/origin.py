@@ -217,7 +217,11 @@ def _from_tensors(origin: Origin, size: int) -> list[Batch]:
 
 
 def _preparation(origin: Origin, sources: Mapping[int, int]) -> Callable[[Mapping[int, Tensor]], Batch]:
-    """The calls from the sources to the leaves, as a function of the sources; leaves that do not descend are held."""
+    """The calls from the sources to the leaves, as a function of the sources; leaves that do not descend are held.
+
+    Raises ValueError where none descends, or where one with a row for each sample is of unknown making: it would be held
+    beside other samples, labels beside other inputs.
+    """
     linked = origin.linked
     moving = set(sources)
     for index in range(len(linked.calls)):
@@ -231,6 +235,10 @@ def _preparation(origin: Origin, sources: Mapping[int, int]) -> Callable[[Mappin
     ]
     if not moving.intersection(origin.numbers):
         raise ValueError("no leaf descends from the source")
+    sizes = {linked.tensors[n].shape[:1] for n in sources}
+    held = _upstream(linked, tuple(n for n in origin.numbers if n not in moving))
+    if any(n not in linked.producer and linked.tensors[n].shape[:1] in sizes for n in held):
+        raise ValueError("a leaf with a row for each sample is of unknown making")
     fixed = dict(enumerate(linked.tensors))
 
     def prepare(values: Mapping[int, Tensor]) -> Batch:

@@ -188,7 +188,9 @@ class Watch:
         if self._sample_this:
             self._recording.arm()
             self._recording.start()
-        elif not following and "lr" in optimizer.param_groups[0] and self._has_seen_enough() and self._room() > 0:
+            return
+        self._recording.disarm()  # it may be armed still, and would begin in the midst of the step
+        if not following and "lr" in optimizer.param_groups[0] and self._has_seen_enough() and self._room() > 0:
             self._resting = optimizer
 
     def _has_seen_enough(self) -> bool:
