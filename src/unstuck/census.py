@@ -72,13 +72,7 @@ def critical_points(
     if method not in STEPS:
         raise BadArgument(f"critical_points: `method` must be one of {', '.join(STEPS)}, got {method!r}")
     began = time.perf_counter()
-    places = starts(problem, count, seed)
-    hessian, _ = measurable(problem, double=True)
-    made: list[Found] = []
-    for point in _searches(hessian, places, method, began + budget_s):
-        made.append(point)
-        tick(f"search {len(made)} of {count}", max(len(made) / count, (time.perf_counter() - began) / budget_s))
-    found = tuple(sorted(made, key=lambda point: point.loss))
+    found = searched(problem, count, budget_s, method, seed, tick)
     apart = distinct(found)
     return Report(
         headline=_headline(found, apart),
@@ -90,6 +84,22 @@ def critical_points(
         unexplained=not apart,
         found=tuple(map(_line, found)),
     )
+
+
+def searched(
+    problem: Problem, count: int, budget_s: float, method: Method = "newton-mr", seed: int = 0,
+    tick: Tick = lambda what, share: None,
+) -> tuple[Found, ...]:  # fmt: skip
+    """Where each of `count` searches ended, by loss; fewer where the budget was used up. Arguments and cost as of
+    `critical_points`. Raises BadArgument for a `count` below 1, NotMeasurable where the problem has no Hessian."""
+    began = time.perf_counter()
+    places = starts(problem, count, seed)
+    hessian, _ = measurable(problem, double=True)
+    made: list[Found] = []
+    for point in _searches(hessian, places, method, began + budget_s):
+        made.append(point)
+        tick(f"search {len(made)} of {count}", max(len(made) / count, (time.perf_counter() - began) / budget_s))
+    return tuple(sorted(made, key=lambda point: point.loss))
 
 
 def _searches(hessian: Hessian, places: Tensor, method: Method, deadline: float) -> Iterator[Found]:

@@ -159,6 +159,13 @@ def test_a_rate_of_zero_is_swept_around_a_usual_one() -> None:
     assert race.present == 0 and race.own.any and race.own.low > 0 and len(race.rivals) == len(RULES)
 
 
+@pytest.mark.parametrize("among", [(), (MOMENTUM,), RULES])
+def test_only_what_is_asked_for_is_raced_beside_the_users_own(among) -> None:
+    case = small(lr=0.1)
+    chosen, _ = optimizers._chosen(case, case.optimizer, 1e-6, 60.0, among)
+    assert {name for name, _, _ in chosen} == {OWN, *among}
+
+
 def test_where_time_is_short_the_users_own_rates_are_raced_alone() -> None:
     case = small(lr=0.1)
     every, own = len(optimizers._all(case, case.optimizer)), len(optimizers._own(case, case.optimizer))

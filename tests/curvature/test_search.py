@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unstuck.curvature.found import CRITICAL, FLAT, RAN_OUT, Found
 from unstuck.curvature.product import Hessian
-from unstuck.curvature.search import search, search_from
+from unstuck.curvature.search import _next_radius, search, search_from
 from unstuck.curvature.starts import starts
 from unstuck.errors import BadArgument, NotMeasurable
 from unstuck.problem import Problem, state_of
@@ -114,6 +114,15 @@ def test_a_minimum_of_the_gradient_is_no_critical_point(function, start, gradien
     point = found(function, *start)
     assert point.outcome == FLAT and point.relative > 0.9
     assert point.flatness < 1e-2 and point.gradient == pytest.approx(gradient, rel=1e-3)
+
+
+@pytest.mark.parametrize(("kept", "promised", "radius"), [
+    (0.6, 1.0, 2.5), (0.3, 1.0, 1.0), (0.05, 1.0, 0.5), (1e-16, 0.0, 2.5)
+])  # fmt: skip
+def test_the_radius_follows_what_was_kept_of_the_promise(kept: float, promised: float, radius: float) -> None:
+    """The last: a step that promises less than rounding, and lowers the gradient nevertheless."""
+    assert _next_radius(1.0, 1.0, 1.0, kept, promised) == radius
+    assert _next_radius(1.0, 0.3, 0.3, kept, promised) == 0.3  # where a part of the step was taken
 
 
 def test_out_of_steps_is_said() -> None:

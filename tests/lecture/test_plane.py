@@ -33,6 +33,12 @@ def test_plain_descent_on_a_quadratic_is_the_closed_form() -> None:
     assert torch.allclose(path.places[1:, 1], torch.zeros_like(t[1:]))
 
 
+def test_the_first_steps_of_a_way_are_a_shorter_way() -> None:
+    long, short = (descend(valley, (2.0, 1.0), SGD, steps, lr=0.05) for steps in (10, 4))
+    first = long.first(4)
+    assert all(map(torch.equal, (first.places, first.losses, first.slopes), (short.places, short.losses, short.slopes)))
+
+
 @pytest.mark.parametrize(
     ("rule", "cls", "options"),
     [(MOMENTUM, torch.optim.SGD, {"lr": 0.02, "momentum": 0.9}), (ADAM, torch.optim.Adam, {"lr": 0.1})],

@@ -10,7 +10,7 @@ number of updates of the same batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -59,9 +59,12 @@ class Raced:
     executors: tuple[str, ...] = ()
 
 
-def raced(problem: Problem, budget_s: float, tick: Tick = lambda what, share: None) -> Raced:
+def raced(
+    problem: Problem, budget_s: float, tick: Tick = lambda what, share: None, among: Collection[str] | None = None
+) -> Raced:
     """Race all of it, or where time is short the user's optimizer alone at fewer rates.
 
+    `among`: names (of `RULES`, `MOMENTUM`, `EPSILON`, `ON`) that are raced beside the user's own; left out: all.
     Raises NotMeasurable without an optimizer whose rate can be changed, or where not even that fits.
     """
     recipe = problem.optimizer
@@ -69,7 +72,7 @@ def raced(problem: Problem, budget_s: float, tick: Tick = lambda what, share: No
         raise NotMeasurable("no optimizer with a learning rate was seen")
     calm = replace(problem, loop=replace(problem.loop, schedule=(), stepping=True))
     step_s = seconds_a_step(calm)
-    lanes, plan = _chosen(calm, recipe, step_s, budget_s)
+    lanes, plan = _chosen(calm, recipe, step_s, budget_s, among)
     tick(f"racing {len(lanes)} settings over {plan.steps} updates", 0.0)
     scored = tuple(problem.held_out or problem.data)[:1]
     anew, gone_on = [lane for lane in lanes if lane[0] != ON], [lane for lane in lanes if lane[0] == ON]
@@ -89,9 +92,12 @@ def raced(problem: Problem, budget_s: float, tick: Tick = lambda what, share: No
     )
 
 
-def _chosen(problem: Problem, recipe: OptimizerRecipe, step_s: float, budget_s: float) -> tuple[list[Lane], Plan]:
-    """All lanes, else those of the user's own optimizer, else every second rate of them."""
-    for lanes in (_all(problem, recipe), _own(problem, recipe), _own(problem, recipe, 10.0)):
+def _chosen(
+    problem: Problem, recipe: OptimizerRecipe, step_s: float, budget_s: float, among: Collection[str] | None = None
+) -> tuple[list[Lane], Plan]:
+    """All lanes asked for, else those of the user's own optimizer, else every second rate of them."""
+    asked = [lane for lane in _all(problem, recipe) if among is None or lane[0] == OWN or lane[0] in among]
+    for lanes in (asked, _own(problem, recipe), _own(problem, recipe, 10.0)):
         plan = affordable(step_s, len(lanes), budget_s)
         if plan is not None:
             return lanes, plan

@@ -113,7 +113,7 @@ def search_from(
         if not taken:
             break
         promised, kept = slopes.norm**2 - float(rest @ rest), slopes.norm**2 - square
-        radius = _next_radius(radius, taken, taken * float(step.norm()), kept / promised)
+        radius = _next_radius(radius, taken, taken * float(step.norm()), kept, promised)
         slopes = place.move(place.parameters + taken * step)
         squares.append(slopes.norm**2)
     return _judged(place, slopes, tuple(squares), tolerance)
@@ -181,13 +181,13 @@ class _Place:
         return 0.0, square
 
 
-def _next_radius(radius: float, taken: float, length: float, kept: float) -> float:
+def _next_radius(radius: float, taken: float, length: float, kept: float, promised: float) -> float:
     """More where ‖g‖² fell by at least half of what ‖H p + g‖² promised, less where by next to nothing of it."""
     if taken < 1.0:
         return length
-    if kept > 0.5:
+    if kept > 0.5 * promised:
         return max(radius, 2.5 * length)
-    return length / 2 if kept < 0.1 else radius
+    return length / 2 if kept < 0.1 * promised else radius
 
 
 def _stalled(squares: list[float]) -> bool:

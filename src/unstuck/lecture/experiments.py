@@ -16,12 +16,17 @@ from rich.table import Table
 
 from unstuck.errors import BadArgument
 from unstuck.lecture import (
+    adaptive,
     batch_clock,
+    batch_noise,
     batch_size_and_result,
+    minima_are_rare,
+    momentum,
     mse_against_cross_entropy,
     normalization,
     saddle,
     softmax,
+    stuck_is_not_small_gradient,
 )
 from unstuck.lecture.parts import SAY, Language, Parts, Say, Tick
 from unstuck.problem import Problem
@@ -41,8 +46,13 @@ class Lesson(NamedTuple):
 
 LESSONS: tuple[Lesson, ...] = (
     Lesson("saddle", saddle.shown, saddle.on),
+    Lesson("minima-are-rare", minima_are_rare.shown, minima_are_rare.on),
+    Lesson("batch-noise", batch_noise.shown, batch_noise.on),
     Lesson("batch-clock", batch_clock.shown, batch_clock.on),
     Lesson("batch-size-and-result", batch_size_and_result.shown, batch_size_and_result.on),
+    Lesson("momentum", momentum.shown, momentum.on),
+    Lesson("stuck-is-not-small-gradient", stuck_is_not_small_gradient.shown, stuck_is_not_small_gradient.on),
+    Lesson("adaptive", adaptive.shown, adaptive.on),
     Lesson("softmax", softmax.shown, softmax.on),
     Lesson("mse-against-cross-entropy", mse_against_cross_entropy.shown, mse_against_cross_entropy.on),
     Lesson("normalization", normalization.shown, normalization.on),

@@ -63,6 +63,17 @@ def claim(says: str, left: Figure, relation: Literal["<", ">"], right: Figure) -
     return Claim(says, left, relation, right, _held(left, right) if relation == "<" else _held(right, left))
 
 
+def share(name: str, count: int, among: int) -> Figure:
+    """A share as a figure, with its standard error; two successes and two failures are added, so that 0 of n has one
+    (Agresti & Coull 1998).
+
+    >>> share("of coins", 0, 12).value
+    0.125
+    """
+    p = (count + 2) / (among + 4)
+    return Figure(name, p, error=math.sqrt(p * (1 - p) / (among + 4)), samples=among)
+
+
 def _held(small: Figure, large: Figure) -> bool | None:
     if small.value is None or large.value is None or math.isnan(small.value) or math.isnan(large.value):
         return None

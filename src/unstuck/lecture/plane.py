@@ -33,6 +33,10 @@ class Path:
     losses: Tensor
     slopes: Tensor
 
+    def first(self, steps: int) -> Path:
+        """The way of so many updates at most."""
+        return Path(self.places[: steps + 1], self.losses[: steps + 1], self.slopes[: steps + 1])
+
     def curve(self, name: str) -> Curve:
         """The way, to be drawn on a surface."""
         return Curve(name, tuple(self.places[:, 0].tolist()), tuple(self.places[:, 1].tolist()))

@@ -132,7 +132,7 @@ def _batches(problem: Problem) -> tuple[tuple[Batch, ...], int]:
         size = samples_a_batch(problem)
         batches = tuple(b for b in distinct(problem.data) if batch_size(b) == batch_size(problem.data[0]))[:BATCHES]
     else:
-        size = max(_least(problem), min(max(samples_a_batch(problem), LARGE), len(rows) // BATCHES))
+        size = max(least(problem), min(max(samples_a_batch(problem), LARGE), len(rows) // BATCHES))
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(problem.seed))
         batches = rows.batches(order[: BATCHES * size], size) if len(rows) >= FEWEST * size else ()
     if len(batches) < FEWEST:
@@ -142,7 +142,7 @@ def _batches(problem: Problem) -> tuple[tuple[Batch, ...], int]:
     return batches, size
 
 
-def _least(problem: Problem) -> int:
+def least(problem: Problem) -> int:
     """Samples a batch must have: batch normalization has no variance of one, and a poor one of few."""
     normalized = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in problem.model.modules())
     return min(samples_a_batch(problem), 16) if normalized else 1
