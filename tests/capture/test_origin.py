@@ -49,7 +49,7 @@ def test_a_step_that_is_not_to_be_recorded_is_not(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_leaf_of_unknown_making_is_not_held_beside_other_samples() -> None:
-    """Labels are seen to be picked, their inputs are not: nothing more is drawn, rather than labels beside any input."""
+    """Labels are seen to be picked, their inputs are not: no more is drawn, rather than labels beside any input."""
     x, y, pick = torch.randn(ROWS, 4), torch.arange(ROWS), torch.arange(BATCH)
     inputs = x[pick]
     with Recorder(100) as recorder:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from torch import nn
 
 from unstuck.census import searched
 from unstuck.chapters.optimizers import RULES
 from unstuck.errors import BadArgument
 from unstuck.lecture import batch_size_and_result, experiments, minima_are_rare
 from unstuck.lecture.experiments import LESSONS, Lesson, named, perform, text
+from unstuck.problem import Problem
 
 ORDER = (
     "saddle", "minima-are-rare", "batch-noise", "batch-clock", "batch-size-and-result", "momentum",
@@ -62,3 +65,12 @@ def test_a_name_there_is_none_of_is_refused() -> None:
         named("saddle,hill")
     with pytest.raises(BadArgument, match="`language` must be one of en, zh"):
         perform(("saddle",), "de")  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_measured_is_a_note_and_the_others_go_on() -> None:
+    """A regression without an optimizer has no momenta to race and no classes, but a clock it has."""
+    x = torch.randn(32, 3)
+    problem = Problem(nn.Linear(3, 1), nn.MSELoss(), [(x, x[:, :1])])
+    made = perform(("momentum", "softmax", "batch-clock"), "en", problem, 6.0).experiments
+    assert all(one.notes[0].startswith("Not measured: ") and not one.charts for one in made[:2])
+    assert made[2].charts

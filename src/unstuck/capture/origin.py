@@ -219,8 +219,8 @@ def _from_tensors(origin: Origin, size: int) -> list[Batch]:
 def _preparation(origin: Origin, sources: Mapping[int, int]) -> Callable[[Mapping[int, Tensor]], Batch]:
     """The calls from the sources to the leaves, as a function of the sources; leaves that do not descend are held.
 
-    Raises ValueError where none descends, or where one with a row for each sample is of unknown making: it would be held
-    beside other samples, labels beside other inputs.
+    Raises ValueError where none descends, or where one with a row for each sample is of unknown making: it would
+    be held beside other samples, labels beside other inputs.
     """
     linked = origin.linked
     moving = set(sources)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from unstuck.errors import BadArgument
+from unstuck.errors import BadArgument, UnstuckError
 from unstuck.lecture import (
     adaptive,
     batch_clock,
@@ -116,7 +116,16 @@ def _performed(
     began = time.perf_counter()
     say = SAY[language]
     with sandbox(0), single_threaded():
-        parts = lesson.shown(say) if problem is None else lesson.on(prepared(problem), say, budget_s, tick)
+        parts = lesson.shown(say) if problem is None else _own(lesson, prepared(problem), say, budget_s, tick)
     title, page = text(lesson.id, language)
     seconds = time.perf_counter() - began
     return Experiment(lesson.id, title, page, *parts, target, seconds)
+
+
+def _own(lesson: Lesson, problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
+    """The experiment on a user's training; where it cannot be made, why not: the others go on."""
+    try:
+        return lesson.on(problem, say, budget_s, tick)
+    except Exception as error:  # the user's own model runs inside
+        why = str(error) if isinstance(error, UnstuckError) else f"{type(error).__name__}: {error}"
+        return Parts(notes=(say(f"Not measured: {why}.", f"没有测量：{why}。"),))
