@@ -75,6 +75,14 @@ def test_recording_is_allowed_in_proportion_to_the_training(clock: Clock, monkey
     assert not found.may_sample(2 * meter.USED * 0.02 * 0.1)
 
 
+def test_the_kernels_that_a_gpu_loads_at_first_do_not_end_the_recording(clock: Clock) -> None:
+    found = trained(clock, 0.010, [])
+    found.spent = 0.2
+    assert not found.may_sample(0.001)
+    found.on_device = True
+    assert found.may_sample(0.1) and not found.may_sample(0.5)
+
+
 def test_the_next_look_comes_when_it_can_be_afforded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "ALLOWANCE_S", 0.0)
     found = trained(clock, 0.010, [])

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 ALLOWANCE_S = 0.02
 """Start-up allowance: the copy of a small model's initial state and its first tapes, half a millisecond to two each."""
 
+DEVICE_ALLOWANCE_S = 0.4
+"""And on a GPU, where the first copies and sums load their kernels: 0.2 s on an H200, once."""
+
 PER_STEP_S = 2e-6
 """What a step costs that is only counted: the wrap of backward, the loss's value, the optimizer's hook (measured on
 a training of 170 microseconds a step: 1.9)."""
@@ -46,6 +49,7 @@ class Meter:
 
     def __init__(self, share: float = 0.02) -> None:
         self.share = share
+        self.on_device = False
         self.spent = 0.0
         self.began: float | None = None
         self.ended: float | None = None
@@ -89,16 +93,20 @@ class Meter:
 
     def may_sample(self, cost_s: float, used: float = USED) -> bool:
         """True if work of `cost_s` seconds still fits into this part of the share."""
-        return self.spent + cost_s + self.unseen_s <= ALLOWANCE_S + used * self.share * self.elapsed
+        return self.spent + cost_s + self.unseen_s <= self._allowance_s + used * self.share * self.elapsed
 
     def steps_until(self, cost_s: float) -> float:
         """In how many plain steps work of `cost_s` seconds will fit into the share, at most those of `LOOK_UP_S`."""
-        missing = self.spent + cost_s + self.unseen_s - ALLOWANCE_S - USED * self.share * self.elapsed
+        missing = self.spent + cost_s + self.unseen_s - self._allowance_s - USED * self.share * self.elapsed
         gain = USED * self.share * self.plain_s - PER_STEP_S
         if missing <= 0 or not self.plain_s:
             return 1.0
         longest = max(LOOK_UP_S / self.plain_s, 1.0)
         return min(max(missing / gain, 1.0), longest) if gain > 0 else longest
+
+    @property
+    def _allowance_s(self) -> float:
+        return ALLOWANCE_S + (DEVICE_ALLOWANCE_S if self.on_device else 0.0)
 
     @property
     def plain_s(self) -> float:

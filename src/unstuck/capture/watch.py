@@ -124,7 +124,7 @@ class Watch:
             with self.meter.timed():
                 self._look_at_first()
         original, scale = self._unscaled(loss)
-        self._waits = original.is_cuda
+        self._waits = self.meter.on_device = original.is_cuda
         if original.is_cuda and calls is None:
             seen.losses.append(original.detach())  # read later: a look at every step would wait for the device
             return
