@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unstuck.problem import Batch, Criterion, Problem
 from unstuck.rewriting import operands
-from unstuck.trace import Seen, Trace
+from unstuck.trace import Seen, Trace, trace
 
 KINDS = {
     "cross_entropy": ("cross_entropy", "logits"),
@@ -238,16 +238,33 @@ not: saying the majority everywhere gets four of five right (He and Garcia 2009 
 
 
 def weighed(problem: Problem, batches: int = 24) -> Problem:
-    """The problem, judged by balanced accuracy where one of its classes has more than `IMBALANCED` of the samples."""
+    """The problem, judged by balanced accuracy where one of its classes has more than `IMBALANCED` of the samples, or
+    where its loss gives the classes unequal weights: then it is recalls that the user is after."""
     if problem.criterion.task not in {"classes", "onehot", "binary"}:
         return problem
     model = problem.twin().eval()
     with torch.no_grad():
         targets = [problem.evaluate(model, batch).target for batch in problem.data[:batches]]
     labels = torch.cat([labels_of(problem.criterion.task, t) for t in targets if t is not None])
-    shares = torch.bincount(labels) / max(len(labels), 1)
-    balanced = IMBALANCED < float(shares.max()) < 1 if len(shares) else False
+    shares = torch.bincount(labels).cpu() / max(len(labels), 1)
+    seen = trace(problem, model, problem.data[0])
+    weights = class_weights(next((c for c in seen.calls if c.key == problem.criterion.key), None), len(shares))
+    unequal = weights is not None and len(weights[(shares > 0) & (weights > 0)].unique()) > 1
+    balanced = len(shares) > 0 and float(shares.max()) < 1 and (float(shares.max()) > IMBALANCED or unequal)
     return replace(problem, criterion=replace(problem.criterion, balanced=balanced)) if balanced else problem
+
+
+def class_weights(call: Seen | None, classes: int) -> Tensor | None:
+    """The weight of each class in this call; None where there are none."""
+    if call is None:
+        return None
+    positive = call.kwargs.get("pos_weight")
+    if isinstance(positive, Tensor) and positive.numel() == 1 and classes == 2:
+        return torch.tensor([1.0, float(positive)])
+    weight = call.kwargs.get("weight", call.args[2] if len(call.args) > 2 else None)
+    if call.name not in {"cross_entropy", "nll_loss"} or not isinstance(weight, Tensor) or len(weight) < classes:
+        return None
+    return weight.detach().float().cpu()[:classes]
 
 
 def hit(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from unstuck.criterion import Score, find
 from unstuck.evidence import Evidence
 from unstuck.probes.normalization import Layer, Normalization, measure
-from unstuck.probes.statistics import left_of_start
+from unstuck.probes.statistics import Noise, left_of_start
 from unstuck.problem import Problem, state_of
 from unstuck.rules import batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap
 from unstuck.trace import trace
@@ -30,10 +30,13 @@ def accuracy(value, loss=0.3):
 
 
 def record(batch=64, momentum=0.1, trains=True, fresh_start=True, fresh_end=False, own=(0.9, 0.3), run=0.9, again=0.9,
-           large=None, strays=0, updates=50):  # fmt: skip
+           large=None, strays=0, updates=50, worth=None):  # fmt: skip
     left = left_of_start(momentum, updates)
     layer = Layer("1", trains, True, momentum, fresh_start, fresh_end, 0.5, batch, updates, left)
     by_large = accuracy(*large) if large else None
+    if worth is not None:
+        spread = Noise(batch, worth**-0.5, 0.02, worth**-0.5, 0.02, batch, 40)
+        layer, by_large = replace(layer, spread=spread), accuracy(*own)
     return Normalization((layer,), (), batch, accuracy(*own), accuracy(run), accuracy(again), by_large, strays)
 
 
@@ -52,6 +55,9 @@ SICK = {
     "few batches": ("batchnorm-train-eval-gap", record(updates=8, run=0.6), True),
     "gap": ("batchnorm-train-eval-gap", record(run=0.6), False),
     "gap after a few looks": ("batchnorm-train-eval-gap", record(run=0.6, strays=5), False),
+    "batches unlike each other": ("batchnorm-train-eval-gap", record(run=0.6, again=0.62), False),
+    "unlike, and moved elsewhere": ("batchnorm-train-eval-gap", record(run=0.6, again=0.62, strays=40), False),
+    "noise half of the signal": ("batchnorm-small-batch", record(batch=2, worth=3.8), False),
     "moved elsewhere": ("batchnorm-train-eval-gap", record(run=0.6, strays=6), True),
 }
 
@@ -72,9 +78,10 @@ HEALTHY = {
     "pretrained and frozen": record(trains=False, fresh_start=False),
     "slow but fitting": record(momentum=1e-3),
     "few batches, and fitting": record(updates=8),
-    "a gap that recalibration leaves": record(run=0.6, again=0.62),
+    "a small gap that recalibration leaves": record(run=0.82, again=0.84),
+    "a gap half of which is left": record(run=0.75, again=0.81),
+    "a little noise": record(batch=8, worth=10.8),
     "moved elsewhere, without harm": record(strays=40),
-    "moved elsewhere, and not at fault": record(run=0.6, again=0.62, strays=40),
     "small but harmless": record(batch=4, own=(0.9, 0.30), large=(0.91, 0.28)),
     "large": record(batch=64, own=(0.6, 1.2), large=(0.85, 0.6)),
     "no batchnorm": Normalization((), (), 2),

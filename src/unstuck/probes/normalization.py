@@ -29,7 +29,7 @@ from unstuck.probes.statistics import (
     noise,
     norms,
 )
-from unstuck.problem import Batch, Problem, batch_size, samples_a_batch
+from unstuck.problem import Batch, Problem, batch_size, samples_a_batch, spaced
 from unstuck.rows import Rows
 from unstuck.sandbox import sandbox
 
@@ -99,7 +99,7 @@ def measure(problem: Problem) -> Normalization:
     size = problem.loop.batch_size or batch_size(problem.data[0])
     if not norms(end):
         return Normalization((), dropout, size)
-    data = problem.data[: max(2, SAMPLES // max(size, 1))]
+    data = spaced(problem.data, max(2, SAMPLES // max(size, 1)))
     with sandbox(0), torch.no_grad():
         seen, first = collect(problem, by_batch(problem), data), norms(start)
         layers = tuple(_layer(problem, p, norm, first.get(p, norm), seen.get(p)) for p, norm in norms(end).items())

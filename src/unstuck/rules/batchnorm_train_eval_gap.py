@@ -6,17 +6,19 @@ from __future__ import annotations
 from unstuck.evidence import Evidence
 from unstuck.probes.normalization import Layer, Normalization
 from unstuck.probes.statistics import LEFT, fitting_momentum
+from unstuck.problem import Problem
 from unstuck.records import Figure
+from unstuck.remedies.batches import shuffle
 from unstuck.remedies.learning_rate import change_learning_rate
 from unstuck.remedies.look import look
-from unstuck.remedies.normalization import exact_statistics, other_momentum
+from unstuck.remedies.normalization import exact_statistics, group_norm, other_momentum
 from unstuck.rules.rule import Rule, Suspicion
 
 GAP = 0.1
 """Loss of score from batch statistics to running ones, on the same samples; sound trainings show 0.00 to 0.02."""
 
 CLOSED = 0.5
-"""Share of the gap that recomputed statistics must close: else the statistics are not what is wrong."""
+"""Share of the gap that recomputed statistics must close: else it is not that the running ones lag."""
 
 FEW, STRAY = 5, 0.02
 """Forward passes beyond the steps', and as a share of these, that a sound script may make (a look at the model)."""
@@ -26,15 +28,18 @@ SLOW, FAST = 0.01, 0.5
 
 
 def judge(evidence: Evidence) -> Suspicion | None:
-    """Intervention: recomputing the running statistics from the data gives back most of what evaluation loses."""
+    """Intervention: recomputing the running statistics from the data gives back most of what evaluation loses; or it
+    cannot, as the batches have no statistics in common."""
     norms, problem = evidence.normalization, evidence.problem
     assert norms is not None and problem is not None
     training = [layer for layer in norms.layers if layer.trains and layer.tracks]
     if not training or norms.by_batch is None or norms.by_running is None or norms.recalibrated is None:
         return None
     batch, running, again = (max(s.value, -1.0) for s in (norms.by_batch, norms.by_running, norms.recalibrated))
-    if not (batch - running >= GAP and again - running >= CLOSED * (batch - running)):
+    if batch - running < GAP:
         return None
+    if again - running < CLOSED * (batch - running):
+        return _unlike(norms, training[0].path, problem) if batch - again >= GAP else None
     odd = [layer for layer in training if misset(layer)]
     layer = (odd or training)[0]
     if not odd and norms.strays > max(FEW, STRAY * evidence.loop.backwards):
@@ -65,6 +70,21 @@ def misset(layer: Layer) -> bool:
 def _said(layer: Layer) -> str:
     left = f", which after {layer.updates} batches keeps {layer.left:.0%} of their start" if layer.left > LEFT else ""
     return f"momentum {layer.momentum:g}{left}"
+
+
+def _unlike(norms: Normalization, path: str, problem: Problem) -> Suspicion:
+    """No one mean and variance serves: each batch has its own, as where every batch comes from one source."""
+    assert norms.by_batch is not None and norms.by_running is not None
+    return Suspicion(
+        cause="batchnorm-train-eval-gap",
+        strength=0.6,
+        where=f"{path} (BatchNorm)",
+        summary=f"On the same samples {norms.by_batch.metric} is {norms.by_batch.value:.2f} by batch statistics and "
+        f"{norms.by_running.value:.2f} in evaluation mode, and statistics recomputed from the data do not mend it: the "
+        "batches are so unlike each other that no one set of statistics fits them all.",
+        evidence=_figures(norms),
+        remedies=(group_norm(problem), shuffle()),
+    )
 
 
 def _strayed(norms: Normalization, path: str) -> Suspicion:
@@ -121,7 +141,7 @@ RULE = Rule(
     lesson="In training BatchNorm goes by the batch, in evaluation by running means that follow the batches with its "
     "momentum. Where these lag behind the weights, the evaluated network is another one than the trained.",
     told_by="On the same samples evaluation mode scores far below batch statistics, and statistics recomputed from the "
-    "data close the gap.",
+    "data close the gap; or no statistics do, as each batch has its own.",
     cures="PyTorch's momentum of 0.1 (in other libraries 0.9 means the same), larger where there are few batches; or "
     "statistics recomputed after training (`torch.optim.swa_utils.update_bn`).",
     needs=("normalization",),

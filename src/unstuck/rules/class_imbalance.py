@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unstuck.criterion import IMBALANCED
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
 from unstuck.remedies.objective import weigh_classes
@@ -19,7 +20,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     criterion = problem.criterion
     if not criterion.balanced or criterion.kind not in WEIGHABLE or criterion.handwritten or data.targets is None:
         return None
-    if not level.learnt < MISSED:
+    if level.majority <= IMBALANCED or not level.learnt < MISSED:
         return None
     reached = evidence.history.last if evidence.history else level.train.loss
     return Suspicion(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from unstuck.criterion import class_weights
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
 from unstuck.remedies.objective import drop_weights, weigh_classes
 from unstuck.rules.rule import Rule, Suspicion
-from unstuck.trace import Seen
 
 IGNORED = 0.2
 """A class is pushed out when its share of the loss is below this part of both its share of the samples and an even
@@ -25,7 +24,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     problem, anatomy, data = evidence.problem, evidence.anatomy, evidence.data
     assert problem is not None and anatomy is not None and data is not None
     shares = torch.tensor(data.targets.shares if data.targets is not None else ())
-    weights = _weights(anatomy.criterion, len(shares))
+    weights = class_weights(anatomy.criterion, len(shares))
     if weights is None or len(shares) < 2 or problem.criterion.handwritten:
         return None
     counted = (shares > 0) & (weights > 0)
@@ -50,19 +49,6 @@ def judge(evidence: Evidence) -> Suspicion | None:
         # A class that gets a tenth of both its own and an even share can be ignored in a training that scores well.
         fault=True,
     )
-
-
-def _weights(call: Seen | None, classes: int) -> Tensor | None:
-    """The weight of each class in this call; None where there are none."""
-    if call is None:
-        return None
-    positive = call.kwargs.get("pos_weight")
-    if isinstance(positive, Tensor) and positive.numel() == 1 and classes == 2:
-        return torch.tensor([1.0, float(positive)])
-    weight = call.kwargs.get("weight", call.args[2] if len(call.args) > 2 else None)
-    if call.name not in {"cross_entropy", "nll_loss"} or not isinstance(weight, Tensor) or len(weight) < classes:
-        return None
-    return weight.detach().float().cpu()[:classes]
 
 
 RULE = Rule(
