@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unstuck"
 ORDER = (
     "errors",
     "records",
+    "claims",
     "progress",
     "sandbox",
     "recipe",

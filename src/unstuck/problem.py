@@ -117,6 +117,19 @@ class Problem:
         return Result(value, output, target)
 
 
+class MeanLoss(nn.Module):
+    """A problem's mean loss as a module, so that its model's parameters can be handed in."""
+
+    def __init__(self, problem: Problem, model: nn.Module) -> None:
+        super().__init__()
+        self.problem, self.model = problem, model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of one batch, a scalar."""
+        value = self.problem.value(self.model, batch)
+        return value.mean() if value.dim() else value
+
+
 class Program:
     """A loss as a function of a model and a batch."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-SCHEMA, LECTURE = "unstuck.report/1", "unstuck.lecture/1"
+SCHEMA = "unstuck.report/1"
 
 Severity = Literal["problem", "warning", "note"]
 Outcome = Literal["cured", "helped", "no-effect", "worse", "undecided", "not-tried"]
@@ -253,54 +253,11 @@ class Report(msgspec.Struct, frozen=True):
 
     def to_json(self) -> bytes:
         """This report as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""
-        return _encoded(self)
+        return encoded(self)
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Report:
         """The report that `to_json` wrote."""
-        return msgspec.json.decode(data, type=cls)
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """What the lecture says, as an inequality between two measured figures; `held` is null where their errors leave it
-    open."""
-
-    says: str
-    left: Figure
-    relation: Literal["<", ">"]
-    right: Figure
-    held: bool | None
-
-
-class Experiment(msgspec.Struct, frozen=True):
-    """One experiment of the lecture as it came out here. `text`: its page, in Markdown; `target`: the user's training
-    it was made on, "" for the textbook case."""
-
-    id: str
-    title: str
-    text: str
-    claims: tuple[Claim, ...] = ()
-    figures: tuple[Figure, ...] = ()
-    charts: tuple[Chart, ...] = ()
-    notes: tuple[str, ...] = ()
-    target: str = ""
-    seconds: float = 0.0
-
-
-class Lecture(msgspec.Struct, frozen=True):
-    """Experiments of the lecture (`unstuck lecture`), in its order, with their words in one language."""
-
-    schema: str = LECTURE
-    language: Literal["en", "zh"] = "en"
-    experiments: tuple[Experiment, ...] = ()
-
-    def to_json(self) -> bytes:
-        """This record as indented JSON; non-finite numbers become null."""
-        return _encoded(self)
-
-    @classmethod
-    def from_json(cls, data: bytes | str) -> Lecture:
-        """The record that `to_json` wrote."""
         return msgspec.json.decode(data, type=cls)
 
 
@@ -309,7 +266,8 @@ def schema() -> dict[str, Any]:
     return msgspec.json.schema(Report)
 
 
-def _encoded(record: msgspec.Struct) -> bytes:
+def encoded(record: msgspec.Struct) -> bytes:
+    """A record as indented JSON; non-finite numbers become null, halves of surrogate pairs `?`."""
     return msgspec.json.format(msgspec.json.encode(_sayable(msgspec.to_builtins(record))), indent=2)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from unstuck.records import Chart, Claim, Curve, Experiment, Figure, Lecture, Surface
+from unstuck.claims import Claim, Experiment, Lecture
+from unstuck.records import Chart, Curve, Figure, Surface
 from unstuck.report.lecture import outcome, page, render, write
 
 if TYPE_CHECKING:

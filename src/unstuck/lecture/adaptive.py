@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unstuck.chapters.drawn import lines
 from unstuck.chapters.optimizers import RULES, Raced, raced
+from unstuck.claims import Claim
 from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.lecture.plane import Path, Place, descend, surface
 from unstuck.optim.adagrad import ADAGRAD
@@ -18,7 +19,7 @@ from unstuck.optim.rmsprop import RMSPROP
 from unstuck.optim.rule import Rule
 from unstuck.optim.sgd import SGD
 from unstuck.problem import Problem
-from unstuck.records import Chart, Claim, Curve, Figure
+from unstuck.records import Chart, Curve, Figure
 
 LEVEL = 1e-6
 """Curvature along the valley, over that across it: plain descent's rate must stay below 2."""

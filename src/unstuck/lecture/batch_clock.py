@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unstuck.chapters.drawn import lines
+from unstuck.claims import Claim
 from unstuck.errors import NotMeasurable
 from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.probes import throughput
@@ -17,7 +18,7 @@ from unstuck.probes.sweep import Timing
 from unstuck.probes.throughput import Throughput
 from unstuck.problem import Problem
 from unstuck.race.trials import Level
-from unstuck.records import Chart, Claim, Curve, Figure
+from unstuck.records import Chart, Curve, Figure
 
 PIXELS, HIDDEN, CLASSES = 784, 64, 10
 SAMPLES, PRESENT, EPOCH = 2048, 64, 60_000

@@ -12,6 +12,7 @@ from sklearn.datasets import load_breast_cancer
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
+from unstuck.claims import Claim
 from unstuck.errors import NotMeasurable
 from unstuck.lecture.parts import Parts, Say, Tick, claim, share
 from unstuck.lecture.plane import Path, Place, descend, gradient, surface
@@ -21,7 +22,7 @@ from unstuck.optim.sgd import SGD
 from unstuck.probes.gradients import gradient as slopes_of
 from unstuck.probes.noise import least
 from unstuck.problem import Batch, Problem, training_rows
-from unstuck.records import Chart, Claim, Curve, Figure
+from unstuck.records import Chart, Curve, Figure
 from unstuck.rows import Rows
 
 START: Place = (0.0, 0.0)

@@ -14,6 +14,7 @@ from torch import nn
 
 from unstuck.chapters.drawn import lines
 from unstuck.chapters.sizes import Sizes, raced
+from unstuck.claims import Claim
 from unstuck.criterion import find
 from unstuck.errors import UnstuckError
 from unstuck.lecture.digits import CLASSES, PIXELS, Digits, digits
@@ -22,7 +23,7 @@ from unstuck.probes import sharpness, throughput
 from unstuck.probes.throughput import Throughput
 from unstuck.problem import Problem, samples_a_batch, state_of
 from unstuck.race.trials import Level, level
-from unstuck.records import Chart, Claim, Figure
+from unstuck.records import Chart, Figure
 from unstuck.trace import trace
 from unstuck.training import Training
 

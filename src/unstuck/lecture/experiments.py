@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from unstuck.claims import Experiment, Lecture
 from unstuck.errors import BadArgument, UnstuckError
 from unstuck.lecture import (
     adaptive,
@@ -32,7 +33,6 @@ from unstuck.lecture.parts import SAY, Language, Parts, Say, Tick
 from unstuck.problem import Problem
 from unstuck.race.contest import prepared
 from unstuck.race.heats import single_threaded
-from unstuck.records import Experiment, Lecture
 from unstuck.sandbox import sandbox
 
 

@@ -14,10 +14,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from unstuck.census import FEWEST, correlation, distinct, searched
+from unstuck.claims import Claim
 from unstuck.curvature.found import CRITICAL, Found
 from unstuck.lecture.parts import Parts, Say, Tick, claim, share
 from unstuck.problem import Problem, state_of
-from unstuck.records import Chart, Claim, Curve, Figure
+from unstuck.records import Chart, Curve, Figure
 from unstuck.training import Training
 
 CLASSES, SAMPLES, INPUTS, HIDDEN = 5, 100, 20, 4

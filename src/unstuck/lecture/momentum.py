@@ -10,13 +10,14 @@ from torch import Tensor
 from unstuck.chapters.drawn import heights
 from unstuck.chapters.optimizers import MOMENTUM as AMONG
 from unstuck.chapters.optimizers import Raced, raced
+from unstuck.claims import Claim
 from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.lecture.plane import Path, Place, descend, surface
 from unstuck.optim.momentum import MOMENTUM
 from unstuck.optim.sgd import SGD
 from unstuck.problem import Problem
 from unstuck.race.trials import Level
-from unstuck.records import Arrow, Chart, Claim, Figure
+from unstuck.records import Arrow, Chart, Figure
 
 START: Place = (-1.9, 0.9)
 STEPS, RATE = 300, 0.01

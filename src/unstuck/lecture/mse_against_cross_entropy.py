@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unstuck.chapters import loss as loss_chapter
+from unstuck.claims import Claim
 from unstuck.evidence import Evidence
 from unstuck.lecture.parts import Parts, Say, Tick, claim, of_chapter
 from unstuck.lecture.plane import Path, Place, descend, gradient, surface
@@ -22,7 +23,7 @@ from unstuck.optim.adam import ADAM
 from unstuck.optim.rule import Rule
 from unstuck.optim.sgd import SGD
 from unstuck.problem import Problem
-from unstuck.records import Chart, Claim, Curve, Figure
+from unstuck.records import Chart, Curve, Figure
 
 THIRD = -1000.0
 WIDE = (-11.0, 11.0)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unstuck.chapters import normalization as normalization_chapter
 from unstuck.chapters.drawn import heights, lines
+from unstuck.claims import Claim
 from unstuck.evidence import Evidence
 from unstuck.lecture.batch_norm import (
     DRAWS,
@@ -33,7 +34,7 @@ from unstuck.lecture.plane import Loss, Path, descend, hessian, surface
 from unstuck.optim.sgd import SGD
 from unstuck.problem import Problem
 from unstuck.race.trials import Level, level
-from unstuck.records import Chart, Claim, Curve, Figure
+from unstuck.records import Chart, Curve, Figure
 
 FEATURES = torch.tensor([[1, 200], [2, 500], [3, 100], [4, 400], [5, 300]], dtype=torch.float64)
 BEST = torch.tensor([3.0, 0.01], dtype=torch.float64)

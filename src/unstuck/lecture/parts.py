@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from unstuck.records import Chapter, Chart, Claim, Figure
+from unstuck.claims import Claim
+from unstuck.records import Chapter, Chart, Figure
 
 Say = Callable[[str, str], str]
 """The one of two texts, English and Chinese, that the reader has asked for."""

@@ -7,13 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from unstuck.claims import Claim
 from unstuck.curvature.point import Point, classify
 from unstuck.landscape import critical
 from unstuck.lecture.parts import Parts, Say, Tick, claim
 from unstuck.lecture.plane import Loss, Path, Place, descend, field, gradient, hessian, surface
 from unstuck.optim.sgd import SGD
 from unstuck.problem import Problem
-from unstuck.records import Arrow, Chart, Claim, Figure
+from unstuck.records import Arrow, Chart, Figure
 
 WIDE = (-2.0, 2.0)
 ORIGIN = (0.0, 0.0)

@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_diabetes
 from torch import Tensor, nn
 
+from unstuck.claims import Claim
 from unstuck.curvature.eigen import extremes
 from unstuck.curvature.measure import measurable
 from unstuck.errors import UnstuckError
@@ -17,7 +18,7 @@ from unstuck.lecture.plane import Path, Place, descend, hessian, surface
 from unstuck.optim.sgd import SGD
 from unstuck.probes import curvature, history, sharpness
 from unstuck.problem import Problem, load_state, state_of
-from unstuck.records import Chart, Claim, Curve, Figure
+from unstuck.records import Chart, Curve, Figure
 
 WALL, FLAT = 0.5, 0.01
 """Curvature at the bottom of the valley is 1 / wall² = 4 across it, and so much along it."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
 from unstuck.curvature.check import first_line
@@ -25,7 +25,7 @@ from unstuck.curvature.memory import SHARE, available, held_bytes
 from unstuck.curvature.product import Hessian
 from unstuck.errors import BadArgument, NotMeasurable
 from unstuck.probes.affine import Affine, Line
-from unstuck.problem import Batch, Problem
+from unstuck.problem import Batch, MeanLoss, Problem
 from unstuck.sandbox import reseed
 
 MOST = 1024
@@ -37,19 +37,6 @@ PAYS = 0.9
 ROUNDING = 1e3
 """Machine epsilons between a loss in a stack and the same alone: MLPs of 3 and 12 layers, with BatchNorm and without,
 convolutions and a transformer were one apart (measured); dropout of other units moves a loss by a hundredth."""
-
-
-class _Loss(nn.Module):
-    """A problem's mean loss as a module, so that its model's parameters can be handed in."""
-
-    def __init__(self, problem: Problem, model: nn.Module) -> None:
-        super().__init__()
-        self.problem, self.model = problem, model
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss of one batch, a scalar."""
-        value = self.problem.value(self.model, batch)
-        return value.mean() if value.dim() else value
 
 
 class Plane:
@@ -75,7 +62,7 @@ class Plane:
         self.directions = self.flat.movable(directions.to(self.flat.device, self.flat.dtype))
         self.start = self.flat.values()
         self._frame = torch.stack([self.start, *self.directions])
-        self._loss = _Loss(self._alone.problem, self._alone.model)
+        self._loss = MeanLoss(self._alone.problem, self._alone.model)
         self._lines = tuple(zip(*map(self.flat.split, self._frame), strict=True))
         self.together, self.why = 1, ""
         with pinned(), torch.no_grad():

@@ -21,11 +21,11 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from unstuck.optim.rule import along
-from unstuck.problem import Batch, Problem
+from unstuck.problem import Batch, MeanLoss, Problem
 from unstuck.race.one_by_one import OneByOne
 from unstuck.race.traced import Traced
 from unstuck.race.updates import Together, Updates
@@ -60,19 +60,6 @@ def signature(problem: Problem, seed: int) -> Hashable:
     return seed, shapes, forms, modes, id(problem.loss), id(problem.data), problem.loop.clip, rewrites
 
 
-class _Loss(nn.Module):
-    """A problem's mean loss as a module, so that its model's parameters can be handed in."""
-
-    def __init__(self, problem: Problem, model: nn.Module) -> None:
-        super().__init__()
-        self.problem, self.model = problem, model
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss of one batch, a scalar."""
-        value = self.problem.value(self.model, batch)
-        return value.mean() if value.dim() else value
-
-
 class Stack:
     """Lanes in training. `losses`: those of each step, [lanes] each; `steps` made; `diverged` [lanes]."""
 
@@ -85,7 +72,7 @@ class Stack:
         self._clipping = problems[0].loop.clip
         self.losses: list[Tensor] = []
         model = problems[0].twin()
-        self._loss = _Loss(problems[0], model)
+        self._loss = MeanLoss(problems[0], model)
         self.names = _reached(self._loss, tuple(problems[0].data[0]))
         own = [{**dict(run.model.named_parameters()), **dict(run.model.named_buffers())} for run in self.runs]
         self.shapes = [own[0][name].shape for name in self.names]
@@ -205,9 +192,9 @@ class Stack:
                 own[name].data = stacked[lane]
 
 
-def _reached(loss: _Loss, batch: Batch) -> list[str]:
+def _reached(loss: MeanLoss, batch: Batch) -> list[str]:
     """The parameters that the loss has a gradient for: an optimizer leaves the others alone, decay or not."""
     with sandbox(0):
         model = copy.deepcopy(loss.model)
-        _Loss(loss.problem, model)(batch).backward()
+        MeanLoss(loss.problem, model)(batch).backward()
     return [name for name, parameter in model.named_parameters() if parameter.grad is not None]

@@ -53,11 +53,15 @@ def page(report: Report) -> str:
 
 def write(report: Report, folder: Path | str) -> tuple[Path, Path]:
     """Write `report.json` and `report.html` into the folder, made where it is missing; their paths."""
-    folder = Path(folder)
+    return saved(Path(folder), "report", report.to_json(), page(report))
+
+
+def saved(folder: Path, name: str, data: bytes, page: str) -> tuple[Path, Path]:
+    """Write a record's JSON and its page into the folder, made where it is missing; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    json_path, html_path = folder / "report.json", folder / "report.html"
-    json_path.write_bytes(report.to_json())
-    html_path.write_text(page(report), encoding="utf-8", errors="replace")
+    json_path, html_path = folder / f"{name}.json", folder / f"{name}.html"
+    json_path.write_bytes(data)
+    html_path.write_text(page, encoding="utf-8", errors="replace")
     return json_path, html_path
 
 

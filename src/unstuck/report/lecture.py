@@ -13,10 +13,10 @@ from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.text import Text
 
-from unstuck.records import Claim, Experiment, Lecture
+from unstuck.claims import Claim, Experiment, Lecture
 from unstuck.report import words
 from unstuck.report.figures import describe, figure
-from unstuck.report.html import Place, plotly, template
+from unstuck.report.html import Place, plotly, saved, template
 
 WIDEST = 96
 
@@ -73,12 +73,7 @@ def page(lecture: Lecture) -> str:
 
 def write(lecture: Lecture, folder: Path | str) -> tuple[Path, Path]:
     """Write `lecture.json` and `lecture.html` into the folder, made where it is missing; their paths."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    json_path, html_path = folder / "lecture.json", folder / "lecture.html"
-    json_path.write_bytes(lecture.to_json())
-    html_path.write_text(page(lecture), encoding="utf-8", errors="replace")
-    return json_path, html_path
+    return saved(Path(folder), "lecture", lecture.to_json(), page(lecture))
 
 
 def render(lecture: Lecture, console: Console) -> None:
