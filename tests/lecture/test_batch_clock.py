@@ -34,7 +34,7 @@ def test_an_epoch_is_its_updates_by_the_time_of_one(parts: Parts) -> None:
 
 
 def test_the_clock_agrees_with_a_plain_loop() -> None:
-    """Within a factor of five: the machine may be busy with other things during either."""
+    """Within a factor of five, in one of five tries: the machine may be busy with other things during either."""
     problem = batch_clock.network()
     model, loss = problem.twin(), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -46,9 +46,13 @@ def test_the_clock_agrees_with_a_plain_loop() -> None:
         optimizer.step()
 
     timer = Timer("update()", globals={"update": update}, num_threads=1)
-    plain = 1000 * timer.blocked_autorange(min_run_time=0.2).median
-    claimed = batch_clock.shown(english, budget_s=1.0).claims[0].left
-    assert "64" in claimed.name and plain / 5 < claimed.value < 5 * plain
+    for _ in range(5):  # what else the machine does comes and goes
+        plain = 1000 * timer.blocked_autorange(min_run_time=0.2).median
+        claimed = batch_clock.shown(english, budget_s=1.0).claims[0].left
+        assert "64" in claimed.name and claimed.value is not None
+        if plain / 5 < claimed.value < plain * 5:
+            return
+    pytest.fail(f"the clock says {claimed.value} ms, a plain loop {plain} ms")
 
 
 def test_on_a_training_of_ones_own() -> None:
