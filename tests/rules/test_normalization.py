@@ -55,8 +55,8 @@ SICK = {
     "few batches": ("batchnorm-train-eval-gap", record(updates=8, run=0.6), True),
     "gap": ("batchnorm-train-eval-gap", record(run=0.6), False),
     "gap after a few looks": ("batchnorm-train-eval-gap", record(run=0.6, strays=5), False),
-    "batches unlike each other": ("batchnorm-train-eval-gap", record(run=0.6, again=0.62), False),
-    "unlike, and moved elsewhere": ("batchnorm-train-eval-gap", record(run=0.6, again=0.62, strays=40), False),
+    "batches unlike each other": ("batchnorm-train-eval-gap", record(run=0.6, again=0.62), True),
+    "unlike, and moved elsewhere": ("batchnorm-train-eval-gap", record(run=0.6, again=0.62, strays=40), True),
     "noise half of the signal": ("batchnorm-small-batch", record(batch=2, worth=3.8), False),
     "moved elsewhere": ("batchnorm-train-eval-gap", record(run=0.6, strays=6), True),
 }

@@ -49,7 +49,7 @@ class Scale(NamedTuple):
         ticks = {"type": "log", "dtick": "D2" if span < 2 else max(1, round(span / 5))} if self.log else {}
         shown = {"range": [self.low, self.high], "gridcolor": GRID, "zeroline": False, "fixedrange": True}
         shown["automargin"] = True
-        return {"title": {"text": safe(title)}, "exponentformat": "power", **shown, **ticks}
+        return {"title": {"text": safe(title), "standoff": 8}, "exponentformat": "power", **shown, **ticks}
 
 
 class Label(NamedTuple):

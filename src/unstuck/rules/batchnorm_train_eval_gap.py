@@ -77,13 +77,14 @@ def _unlike(norms: Normalization, path: str, problem: Problem) -> Suspicion:
     assert norms.by_batch is not None and norms.by_running is not None
     return Suspicion(
         cause="batchnorm-train-eval-gap",
-        strength=0.6,
+        strength=0.9,
         where=f"{path} (BatchNorm)",
         summary=f"On the same samples {norms.by_batch.metric} is {norms.by_batch.value:.2f} by batch statistics and "
         f"{norms.by_running.value:.2f} in evaluation mode, and statistics recomputed from the data do not mend it: the "
         "batches are so unlike each other that no one set of statistics fits them all.",
         evidence=_figures(norms),
         remedies=(group_norm(problem), shuffle()),
+        fault=True,
     )
 
 
