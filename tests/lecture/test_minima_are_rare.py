@@ -8,6 +8,7 @@ from torch import nn
 
 from unstuck.census import distinct
 from unstuck.curvature.found import CRITICAL, Found
+from unstuck.errors import NotMeasurable
 from unstuck.lecture import minima_are_rare as rare
 from unstuck.lecture.parts import Parts, english
 from unstuck.problem import Problem
@@ -82,3 +83,10 @@ def test_with_too_few_points_nothing_is_claimed() -> None:
     x = torch.ones(4, 1)
     parts = rare.on(Problem(model, nn.MSELoss(), [(x, x)]), english, 5.0, silent)
     assert not parts.claims and "Distinct critical points found: 1 (" in parts.notes[0]
+
+
+def test_a_network_too_large_for_the_time_is_told_so_at_once() -> None:
+    model = nn.Sequential(nn.Linear(64, 200), nn.Tanh(), nn.Linear(200, 1))
+    x = torch.randn(512, 64)
+    with pytest.raises(NotMeasurable, match=r"one step of a search takes some \d+ s"):
+        rare.on(Problem(model, nn.MSELoss(), [(x, x[:, :1])]), english, 0.01, silent)

@@ -127,5 +127,5 @@ def _own(lesson: Lesson, problem: Problem, say: Say, budget_s: float, tick: Tick
     try:
         return lesson.on(problem, say, budget_s, tick)
     except Exception as error:  # the user's own model runs inside
-        why = str(error) if isinstance(error, UnstuckError) else f"{type(error).__name__}: {error}"
+        why = str(error).rstrip(".") if isinstance(error, UnstuckError) else f"{type(error).__name__}: {error}"
         return Parts(notes=(say(f"Not measured: {why}.", f"没有测量：{why}。"),))

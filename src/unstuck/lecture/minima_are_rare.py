@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from unstuck.census import FEWEST, correlation, distinct, searched
 from unstuck.claims import Claim
 from unstuck.curvature.found import CRITICAL, Found
+from unstuck.curvature.measure import measurable
+from unstuck.errors import NotMeasurable
 from unstuck.lecture.parts import Parts, Say, Tick, claim, share
 from unstuck.problem import Problem, state_of
 from unstuck.records import Chart, Curve, Figure
@@ -25,7 +28,9 @@ CLASSES, SAMPLES, INPUTS, HIDDEN = 5, 100, 20, 4
 DECAY, RATE, UPDATES = 0.05, 0.05, 100
 """Weight decay is in the loss: without it many critical points lie at infinity (of 16 searches 5 arrived at a decay of
 0.02, 15 at this one)."""
-SEARCHES, BUDGET_S = 40, 300.0
+SEARCHES, BUDGET_S = 40, 60.0
+PRODUCTS = 300
+"""With the Hessian, that one step of a search makes at most."""
 FEW = 0.25
 """Minima are called rare where fewer than a quarter of the points are some."""
 
@@ -72,7 +77,17 @@ def shown(say: Say, seed: int = 0) -> Parts:
 
 
 def on(problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
-    """The same around the user's training. Raises NotMeasurable where the problem has no Hessian."""
+    """The same around the user's training. Raises NotMeasurable where the problem has no Hessian, and where not even a
+    step of one search fits the budget."""
+    hessian, _ = measurable(problem, double=True)
+    began = time.perf_counter()
+    hessian(torch.ones(hessian.size, dtype=hessian.flat.dtype, device=hessian.flat.device))
+    step_s = min(hessian.size + 1, PRODUCTS) * (time.perf_counter() - began)
+    if step_s > budget_s:
+        raise NotMeasurable(
+            f"minima-are-rare: one step of a search takes some {step_s:.0f} s, and it takes many; a smaller network, or "
+            f"a --budget far above {budget_s:.0f} s for it alone, would do"
+        )
     return told(say, searched(problem, SEARCHES, budget_s, tick=tick))
 
 
