@@ -85,8 +85,8 @@ def on(problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
     step_s = min(hessian.size + 1, PRODUCTS) * (time.perf_counter() - began)
     if step_s > budget_s:
         raise NotMeasurable(
-            f"minima-are-rare: one step of a search takes some {step_s:.0f} s, and it takes many; a smaller network, or "
-            f"a --budget far above {budget_s:.0f} s for it alone, would do"
+            f"minima-are-rare: one step of a search takes some {step_s:.0f} s, and it takes many; a smaller network, "
+            f"or a --budget far above {budget_s:.0f} s for it alone, would do"
         )
     return told(say, searched(problem, SEARCHES, budget_s, tick=tick))
 
