@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 
@@ -114,15 +115,12 @@ def test_lanes_that_are_kept_have_their_whole_curve(make) -> None:
 
 def test_the_fastest_is_chosen_and_the_reason_says_what_was_timed() -> None:
     lanes = [lane for lane in with_each(problem()) for _ in range(8)]
-    # Stacked and one by one are a near tie on lanes this small: what five steps say of it differs from try to try.
-    tries = (fastest(lanes, lanes[0].held_out, cores=1) for _ in range(20))
-    heat, name, why = next(tried for tried in tries if tried[1] == "stacked")
-    assert name == "stacked" and isinstance(heat, Stacked)
-    assert why.startswith("a lane and step takes stacked ") and "one by one" in why and "loops" in why
-    assert heat.stack.steps == 0 and all(not curve for curve in heat.curves)
-    tries = (fastest(lanes, lanes[0].held_out, cores=2) for _ in range(20))
-    heat, name, why = next(tried for tried in tries if tried[1] in {"stacked", "stacked, 2 processes"})
-    assert "stacked, 2 processes" in why and why.startswith(f"a lane and step takes {name} ")
+    # Who is the fastest differs from try to try on lanes this small; that it is the fastest of those timed does not.
+    for cores, tried in ((1, ("stacked", "stacked, one by one", "loops")), (2, ("stacked, 2 processes",))):
+        heat, name, why = fastest(lanes, lanes[0].held_out, cores=cores)
+        assert why.startswith(f"a lane and step takes {name} ") and all(other in why for other in tried)
+        times = [float(number) for number in re.findall(r"([0-9.]+) µs", why)]
+        assert len(times) >= 3 and times[0] == min(times)
     heat.advance(3)
     assert [len(curve) for curve in heat.curves] == [3] * 48
 
