@@ -17,7 +17,7 @@ from unstuck.chapters import batches, steps
 from unstuck.chapters import loss as loss_chapter
 from unstuck.chapters import normalization as normalization_chapter
 from unstuck.charts import charts
-from unstuck.criterion import find, weighed
+from unstuck.criterion import weighed
 from unstuck.errors import BadArgument, NotApplicable, UnstuckError
 from unstuck.evidence import Evidence
 from unstuck.loop import Loop
@@ -46,6 +46,7 @@ from unstuck.probes import (
 )
 from unstuck.problem import Problem, resumed
 from unstuck.race import race
+from unstuck.race.contest import prepared
 from unstuck.race.race import Race
 from unstuck.recipe import OptimizerRecipe
 from unstuck.records import Chapter, Cost, Report, Skipped
@@ -54,7 +55,6 @@ from unstuck.rules import RULES
 from unstuck.rules.rule import Suspicion
 from unstuck.sandbox import sandbox
 from unstuck.settle import SURE, fine, headline, key_figures, settle, sound, unexplained
-from unstuck.trace import trace
 
 Tick = Callable[[str, float], None]
 
@@ -117,9 +117,8 @@ def examine(
     """
     if not isinstance(problem, Problem):
         raise BadArgument(f"examine: `problem` must be an unstuck.Problem, got {type(problem).__name__}")
-    if problem.criterion.kind == "unknown":
-        with sandbox(0):
-            problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    with sandbox(0):
+        problem = prepared(problem)
     began, share = time.perf_counter(), 1 - CHAPTERS_SHARE if chapters else 1.0
     report, evidence = _diagnosed(
         problem, problem.loop, problem.optimizer, skipped, None, target, share * budget_s, cure, tick

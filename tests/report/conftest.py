@@ -1,13 +1,8 @@
-"""Reports as a diagnosis would write them, and a browser to open their pages in."""
+"""Reports as a diagnosis would write them."""
 
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -15,25 +10,6 @@ import pytest
 from unstuck.records import Chapter, Chart, Cost, Curve, Figure, Finding, RemedyLine, Report, Skipped, Verdict
 
 STEPS = tuple(float(step) for step in range(0, 301, 10))
-QUIET = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=5000",
-)
-
-
-class Seen(NamedTuple):
-    """What a browser made of a page: its elements after all scripts ran, and what it wrote to its console."""
-
-    dom: str
-    console: list[str]
 
 
 @pytest.fixture
@@ -92,23 +68,6 @@ def healthy() -> Report:
 def lecture(healthy: Report) -> Report:
     """A report whose charts are all in its chapters."""
     return msgspec.structs.replace(healthy, chapters=(_steps(), _batches()))
-
-
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[[str], Seen]:
-    """Opens a page in headless Chromium, without a network."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("needs Chromium to open the page: apt-get install chromium")
-
-    def browse(page: str) -> Seen:
-        path = tmp_path / "page.html"
-        path.write_text(page, encoding="utf-8")
-        call = [chromium, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()]
-        done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=True)
-        return Seen(done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line])
-
-    return browse
 
 
 def _loss() -> Chart:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.report.conftest import Seen
 
 from unstuck.records import Arrow, Chart, Curve, Report, Surface
 from unstuck.report.figures import describe, figure

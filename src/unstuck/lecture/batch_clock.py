@@ -12,7 +12,7 @@ from torch import nn
 from unstuck.chapters.drawn import lines
 from unstuck.claims import Claim
 from unstuck.errors import NotMeasurable
-from unstuck.lecture.parts import Parts, Say, Tick, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim, unmeasured
 from unstuck.probes import throughput
 from unstuck.probes.sweep import Timing
 from unstuck.probes.throughput import Throughput
@@ -41,7 +41,7 @@ def on(problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
     try:
         clock = throughput.measure(problem, budget_s)
     except NotMeasurable as error:
-        return Parts(notes=(say(f"Not measured: {error}.", f"没有测量：{error}。"),))
+        return unmeasured(say, str(error))
     least, most = clock.timings[0], clock.timings[-1]
     if least is most:
         return Parts(notes=(say(f"Only batches of {least.size} could be timed: {clock.why}.",

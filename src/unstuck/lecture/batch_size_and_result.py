@@ -15,16 +15,15 @@ from torch import nn
 from unstuck.chapters.drawn import lines
 from unstuck.chapters.sizes import Sizes, raced
 from unstuck.claims import Claim
-from unstuck.criterion import find
 from unstuck.errors import UnstuckError
 from unstuck.lecture.digits import CLASSES, PIXELS, Digits, digits
-from unstuck.lecture.parts import Parts, Say, Tick, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim, unmeasured
 from unstuck.probes import sharpness, throughput
 from unstuck.probes.throughput import Throughput
 from unstuck.problem import Problem, samples_a_batch, state_of
+from unstuck.race.contest import prepared
 from unstuck.race.trials import Level, level
 from unstuck.records import Chart, Figure
-from unstuck.trace import trace
 from unstuck.training import Training
 
 SAMPLES, WRONG, HIDDEN, RATE = 256, 0.2, 32, 0.2
@@ -76,7 +75,7 @@ def on(problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
         tick("racing batch sizes", CLOCK)
         found = raced(problem, _ladder(problem, clock), clock, (1 - CLOCK) * budget_s)
     except UnstuckError as error:
-        return Parts(notes=(say(f"Not measured: {error}.", f"没有测量：{error}。"),))
+        return unmeasured(say, str(error))
     note = _own_note(say, found, samples_a_batch(problem))
     return Parts(_own_claims(say, found), charts=(_own_chart(say, found),), notes=(note,))
 
@@ -95,7 +94,7 @@ def network(data: Digits) -> Problem:
     model = nn.Sequential(nn.Linear(PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     problem = Problem(model, nn.CrossEntropyLoss(), [(data.x, data.y)], optimizer=optimizer)
-    return replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    return prepared(problem)
 
 
 def end(problem: Problem, data: Digits, size: int, updates: int, seeds: Sequence[int]) -> End:

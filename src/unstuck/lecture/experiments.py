@@ -29,7 +29,7 @@ from unstuck.lecture import (
     softmax,
     stuck_is_not_small_gradient,
 )
-from unstuck.lecture.parts import SAY, Language, Parts, Say, Tick
+from unstuck.lecture.parts import SAY, Language, Parts, Say, Tick, unmeasured
 from unstuck.problem import Problem
 from unstuck.race.contest import prepared
 from unstuck.race.heats import single_threaded
@@ -128,4 +128,4 @@ def _own(lesson: Lesson, problem: Problem, say: Say, budget_s: float, tick: Tick
         return lesson.on(problem, say, budget_s, tick)
     except Exception as error:  # the user's own model runs inside
         why = str(error).rstrip(".") if isinstance(error, UnstuckError) else f"{type(error).__name__}: {error}"
-        return Parts(notes=(say(f"Not measured: {why}.", f"没有测量：{why}。"),))
+        return unmeasured(say, why)

@@ -45,6 +45,11 @@ class Parts(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def unmeasured(say: Say, why: str) -> Parts:
+    """An experiment that could not be made, and why (its reason is English)."""
+    return Parts(notes=(say(f"Not measured: {why}.", f"没有测量：{why}。"),))
+
+
 def of_chapter(chapter: Chapter) -> Parts:
     """A chapter of `unstuck examine` as what an experiment on the same training found (its words are English)."""
     return Parts(figures=chapter.figures, charts=chapter.charts, notes=chapter.sentences)

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from unstuck.claims import Claim
 from unstuck.errors import NotMeasurable
 from unstuck.lecture.answers import answers
-from unstuck.lecture.parts import Parts, Say, Tick, claim
+from unstuck.lecture.parts import Parts, Say, Tick, claim, unmeasured
 from unstuck.linalg.moments import of
 from unstuck.problem import Problem
 from unstuck.race.contest import prepared
@@ -44,7 +44,7 @@ def on(problem: Problem, say: Say, budget_s: float, tick: Tick) -> Parts:
     try:
         log_p, labels = answers(prepared(problem))
     except NotMeasurable as error:
-        return Parts(notes=(say(f"Not measured: {error}.", f"没有测量：{error}。"),))
+        return unmeasured(say, str(error))
     p, right = log_p.exp(), log_p.argmax(1) == labels
     mistakes = (p - one_hot(labels, p.shape[1])).norm(dim=1)
     claims = (_unmoved(say, log_p), *_by_mistake(say, mistakes[~right], mistakes[right]))

@@ -74,13 +74,11 @@ def _said(layer: Layer) -> str:
 
 def _unlike(norms: Normalization, path: str, problem: Problem) -> Suspicion:
     """No one mean and variance serves: each batch has its own, as where every batch comes from one source."""
-    assert norms.by_batch is not None and norms.by_running is not None
     return Suspicion(
         cause="batchnorm-train-eval-gap",
         strength=0.9,
         where=f"{path} (BatchNorm)",
-        summary=f"On the same samples {norms.by_batch.metric} is {norms.by_batch.value:.2f} by batch statistics and "
-        f"{norms.by_running.value:.2f} in evaluation mode, and statistics recomputed from the data do not mend it: the "
+        summary=f"{_apart(norms)}, and statistics recomputed from the data do not mend it: the "
         "batches are so unlike each other that no one set of statistics fits them all.",
         evidence=_figures(norms),
         remedies=(group_norm(problem), shuffle()),
@@ -89,13 +87,11 @@ def _unlike(norms: Normalization, path: str, problem: Problem) -> Suspicion:
 
 
 def _strayed(norms: Normalization, path: str) -> Suspicion:
-    assert norms.by_batch is not None and norms.by_running is not None
     return Suspicion(
         cause="batchnorm-train-eval-gap",
         strength=0.95,
         where=f"{path} (BatchNorm)",
-        summary=f"On the same samples {norms.by_batch.metric} is {norms.by_batch.value:.2f} by batch statistics and "
-        f"{norms.by_running.value:.2f} in evaluation mode: {norms.strays} forward passes in training mode that belong "
+        summary=f"{_apart(norms)}: {norms.strays} forward passes in training mode that belong "
         "to no step have moved the running statistics away from the data.",
         evidence=(Figure("forward passes in training mode beyond the steps'", norms.strays), *_figures(norms)),
         remedies=(
@@ -106,6 +102,14 @@ def _strayed(norms: Normalization, path: str) -> Suspicion:
             ),
         ),
         fault=True,
+    )
+
+
+def _apart(norms: Normalization) -> str:
+    assert norms.by_batch is not None and norms.by_running is not None
+    return (
+        f"On the same samples {norms.by_batch.metric} is {norms.by_batch.value:.2f} by batch statistics and "
+        f"{norms.by_running.value:.2f} in evaluation mode"
     )
 
 
