@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unstuck.diagnose import find, trace
+from unstuck.criterion import find
 from unstuck.probes.normalization import measure
 from unstuck.problem import Problem, state_of
+from unstuck.trace import trace
 
 X = 20 + 2 * torch.randn(512, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > X[:, 1]).long()

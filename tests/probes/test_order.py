@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from unstuck.diagnose import find, trace
+from unstuck.criterion import find
 from unstuck.errors import UnstuckError
 from unstuck.probes.order import between, measure
 from unstuck.problem import Problem
+from unstuck.trace import trace
 
 X = torch.randn(320, 4, generator=torch.Generator().manual_seed(0))
 
