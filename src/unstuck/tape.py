@@ -174,6 +174,18 @@ class Linked:
         """The number of a tensor after the last call that wrote it; None if no call saw it."""
         return self.final.get(id(tensor))
 
+    def upstream(self, numbers: Iterable[int]) -> set[int]:
+        """These tensors and all that they were made of."""
+        open_ = list(numbers)
+        found = set(open_)
+        while open_:
+            index = self.producer.get(open_.pop())
+            for number in self.reads(index) if index is not None else ():
+                if number not in found:
+                    found.add(number)
+                    open_.append(number)
+        return found
+
 
 def link(calls: Iterable[Call]) -> Linked:
     """Number every tensor that passed through `calls`; a tensor changed in place gets a new number."""

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from unstuck.capture.origin import _preparation, _selections, _together, _touches_loader
+from unstuck.capture.preparation import preparation, touches_loader
 from unstuck.capture.seen import Form, Origin, Seen
+from unstuck.capture.selections import samples_of
 from unstuck.problem import Batch
 from unstuck.recorder import Call, name_of
 from unstuck.rows import Rows
@@ -35,7 +36,7 @@ def redraws(form: Form, size: int) -> tuple[tuple[Batch, ...], ...]:
     if origin is None or size < 1:
         return ()
     try:
-        source = _loaded if isinstance(origin.loader, DataLoader) and _touches_loader(origin) else _indexed
+        source = _loaded if isinstance(origin.loader, DataLoader) and touches_loader(origin) else _indexed
         first, start = source(origin, size, 0), time.perf_counter()
         second = source(origin, size, 1)
         cost = time.perf_counter() - start
@@ -64,15 +65,14 @@ def _loaded(origin: Origin, size: int, draw: int) -> tuple[Batch, ...]:
 
 
 def _indexed(origin: Origin, size: int, draw: int) -> tuple[Batch, ...]:
-    picked = [entry for entry in _selections(origin) if origin.linked.tensors[entry[0]].shape[0] == size]
-    if not _together(picked):
+    samples = samples_of(origin, size)
+    if samples is None:
         return ()
-    total = min((len(base) for _, base, _ in picked), default=0)
-    count = min(SAMPLES, total) // size * size
-    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
+    count = min(SAMPLES, len(samples)) // size * size
+    chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:count]
     order = _order(count, draw)
-    prepare = _preparation(origin, {n: 0 for n, _, _ in picked})
-    batches = [prepare({n: base[chunk].detach() for n, base, _ in picked}) for chunk in chosen[order].split(size)]
+    prepare = preparation(origin, [cut.number for cut in samples.cuts])
+    batches = [prepare(samples.take(chunk)) for chunk in chosen[order].split(size)]
     return _in_place(batches, order, size)
 
 
@@ -91,7 +91,7 @@ def _prepared(origin: Origin, dataset: Any, size: int, samples: int, seconds: fl
     """Batches of a data set, made as the script makes its training batches."""
     ids = [id(t) for t in tensors_in(origin.batch)]
     sources = {n: ids.index(id(t)) for n, t in enumerate(origin.linked.tensors) if id(t) in ids}
-    prepare = _preparation(origin, sources)
+    prepare = preparation(origin, sources)
     start, count = time.perf_counter(), 0
     for batch in DataLoader(dataset, batch_size=size, collate_fn=origin.loader.collate_fn, drop_last=True):
         drawn = tensors_in(batch)
@@ -122,7 +122,7 @@ def _distinct(batches: Sequence[Batch]) -> tuple[Batch, ...]:
 
 def _held_loader(seen: Seen, form: Form, size: int) -> tuple[Batch, ...]:
     origin = form.origin
-    if origin is None or not isinstance(origin.loader, DataLoader) or not _touches_loader(origin):
+    if origin is None or not isinstance(origin.loader, DataLoader) or not touches_loader(origin):
         return ()
     trained = {id(loader.dataset) for key, (loader, _) in seen.loaders.items() if key in seen.train_loaders}
     for key, (loader, _) in seen.loaders.items():

@@ -1,0 +1,172 @@
+"""Which samples a script picks of its tensors: rows of a table, or windows of a text or a series.
+
+`X[idx]`, `torch.stack([text[s : s + 64] for s in starts])` and `text[starts[:, None] + torch.arange(64)]` all say for
+each sample where it lies in a tensor. Where inputs and labels lie at a constant distance (labels one character on), any
+other place gives a sample as good as the script's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unstuck.capture.seen import Origin
+from unstuck.recorder import name_of
+from unstuck.tape import Linked
+
+PICKS = frozenset({"__getitem__", "index_select"})
+DISJOINT = 2048
+"""Windows are drawn without overlap where that leaves so many of them; else as near to each other as gives so many."""
+UNLIKELY = 1e-3
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What one call picked of `base`: for sample i the row `starts[i]`, or the `length` rows from there on."""
+
+    number: int
+    base: Tensor
+    starts: Tensor
+    length: int | None
+
+    @property
+    def reach(self) -> int:
+        """How many rows of `base` a sample takes."""
+        return self.length or 1
+
+    def at(self, starts: Tensor) -> Tensor:
+        """What the same call gives with samples at other starts: [len(starts), …] or [len(starts), length, …]."""
+        if self.length is not None:
+            starts = starts[:, None] + torch.arange(self.length)
+        return self.base[starts.to(self.base.device)].detach()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batch's samples as places in the script's tensors; `offsets[k]` is where cut k begins from a place.
+
+    `places` are those of all samples that there are, `ordered` says that the script takes them one after the other.
+    """
+
+    cuts: tuple[Cut, ...]
+    offsets: tuple[int, ...]
+    places: Tensor
+    ordered: bool
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, index: Tensor) -> dict[int, Tensor]:
+        """The picked tensors, by number, for these samples."""
+        places = self.places[index]
+        return {cut.number: cut.at(places + far) for cut, far in zip(self.cuts, self.offsets, strict=True)}
+
+
+def samples_of(origin: Origin, size: int) -> Samples | None:
+    """All samples that the step's `size` ones are of; None where it does not show where they lie."""
+    cuts = tuple(cut for cut in _cuts(origin) if len(cut.starts) == size)
+    if not cuts:
+        return None
+    offsets = _offsets(cuts)
+    if offsets is None:
+        return None
+    rows = all(cut.length is None for cut in cuts)
+    consecutive = size > 1 and bool((cuts[0].starts.diff() == 1).all())
+    if rows and consecutive and any(offsets):
+        return None  # a piece of a sequence and the piece that follows: its rows are no samples
+    low = max(-far for far in offsets)
+    high = min(len(cut.base) - cut.reach - far for cut, far in zip(cuts, offsets, strict=True))
+    if rows:
+        return Samples(cuts, offsets, torch.arange(low, high + 1), consecutive)
+    low, high = _drawn_from(cuts[0].starts, low, high)
+    span = max(cut.reach + far for cut, far in zip(cuts, offsets, strict=True)) - min(offsets)
+    spacing = max(1, min(span, (high - low) // DISJOINT))
+    return Samples(cuts, offsets, torch.arange(low, high + 1, spacing), False)
+
+
+def _offsets(cuts: Sequence[Cut]) -> tuple[int, ...] | None:
+    """How far from the first cut's start each one begins, if that is the same for every sample. One sample alone shows
+    it only where all is cut of one tensor side by side, or at one place."""
+    first = cuts[0]
+    gaps = [cut.starts - first.starts for cut in cuts]
+    if any(bool((gap != gap[0]).any()) for gap in gaps):
+        return None
+    offsets = tuple(int(gap[0]) for gap in gaps)
+    if len(first.starts) == 1 and any(offsets):
+        near = all(cut.base is first.base and abs(far) <= first.reach for cut, far in zip(cuts, offsets, strict=True))
+        return offsets if near else None
+    same = {len(cut.base) for cut in cuts}
+    return offsets if len(same) == 1 or any(cut.length is not None for cut in cuts) else None
+
+
+def _drawn_from(starts: Tensor, low: int, high: int) -> tuple[int, int]:
+    """`low` and `high`, or the range seen where starts drawn from all would hardly have missed the rest (a script that
+    validates on the end of the tensor it trains on)."""
+    count, least, most = len(starts), int(starts.min()), int(starts.max())
+    share = (most - least) / max(1, high - low)
+    chance = count * share ** (count - 1) - (count - 1) * share**count  # of the range of `count` uniform draws
+    mixed = bool((starts.diff() < 0).any()) and bool((starts.diff() > 0).any())
+    return (least, most) if mixed and chance < UNLIKELY else (low, high)
+
+
+def _cuts(origin: Origin) -> Iterator[Cut]:
+    """The cuts that the leaves descend from, the nearest ones."""
+    linked, open_, known = origin.linked, list(origin.numbers), set(origin.numbers)
+    while open_:
+        number = open_.pop()
+        cut = _cut(linked, number)
+        if cut is not None:
+            yield cut
+            continue
+        index = linked.producer.get(number)
+        for read in linked.reads(index) if index is not None else ():
+            if read not in known:
+                known.add(read)
+                open_.append(read)
+
+
+def _cut(linked: Linked, number: int) -> Cut | None:
+    found = _stacked(linked, number) or _picked(linked, number)
+    if found is None:
+        return None
+    base, places = found
+    if places.dim() == 1:
+        return Cut(number, base, places, None) if len(places) else None
+    if places.dim() != 2 or not places.numel():
+        return None
+    starts, length = places[:, 0], places.shape[1]
+    runs = bool((places == starts[:, None] + torch.arange(length)).all())
+    return Cut(number, base, starts, length) if runs else None
+
+
+def _picked(linked: Linked, number: int) -> tuple[Tensor, Tensor] | None:
+    """The tensor that call picked rows of, and the rows' places, shaped as the pick is."""
+    index = linked.producer.get(number)
+    call = linked.calls[index] if index is not None else None
+    if call is None or name_of(call.function) not in PICKS or not isinstance(call.args[0], Tensor):
+        return None
+    base, pick = call.args[0], call.args[-1]
+    if base.dim() == 0 or not isinstance(call.output, Tensor) or isinstance(pick, tuple) or pick is None:
+        return None
+    if name_of(call.function) == "index_select" and call.args[1:2] != (0,):
+        return None
+    pick = pick.detach().cpu() if isinstance(pick, Tensor) else pick
+    places = torch.arange(len(base))[pick]
+    return (base, places) if call.output.shape == (*places.shape, *base.shape[1:]) else None
+
+
+def _stacked(linked: Linked, number: int) -> tuple[Tensor, Tensor] | None:
+    """The same of pieces picked one by one of one tensor and stacked."""
+    index = linked.producer.get(number)
+    call = linked.calls[index] if index is not None else None
+    if call is None or name_of(call.function) != "stack" or linked.tensors[number].dim() == 0:
+        return None
+    pieces = [_picked(linked, part) for part in linked.reads(index)]  # type: ignore[arg-type]
+    found = [piece for piece in pieces if piece is not None]
+    if not found or len(found) < len(pieces) or any(base is not found[0][0] for base, _ in found):
+        return None
+    along = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)
+    return (found[0][0], torch.stack([places for _, places in found])) if along == 0 else None
