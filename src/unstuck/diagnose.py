@@ -280,10 +280,12 @@ def _race(evidence: Evidence, suspicions: Sequence[Suspicion], budget_s: float, 
         return None
     best = _reachable(evidence)
     heats = [heat for heat in _heats(evidence.problem, named) if heat[1]]
-    return race.together([
-        race.run(race.enter(problem, some)[0], best, budget_s / len(heats), tick, mix)
-        for problem, some, mix in heats
-    ])  # fmt: skip
+    races = [
+        race.run(race.enter(problem, some)[0], best, budget_s / len(heats), tick, mix) for problem, some, mix in heats
+    ]
+    if still := [pair for pair in named if pair[1].against == "as left"]:
+        races.append(race.standing(race.enter(resumed(evidence.problem), still)[0], best))
+    return race.together(races)
 
 
 def _reachable(evidence: Evidence) -> float:

@@ -78,6 +78,16 @@ def test_remedies_that_go_on_have_a_heat_of_their_own():
     assert torch.equal(second.twin().state_dict()["0.weight"], problem.last["0.weight"])
 
 
+def test_what_stays_as_it_was_left_takes_no_step():
+    problem = left()
+    lanes, _ = enter(resumed(problem), [nothing("nothing", "as left")])
+    done = race.standing(lanes, 0.0)
+    verdict = done.verdicts["nothing"]
+    assert verdict.outcome == "no-effect" and verdict.control == verdict.remedied > 0.9
+    assert (verdict.steps, verdict.seeds, done.steps, done.curves) == (0, 0, 0, ())
+    assert all(not heat for _, heat, _ in _heats(problem, [nothing("nothing", "as left")]))
+
+
 def test_heats_become_one_race_with_every_name():
     joined = together([heat("anew", "helped", 3.0), heat("on", "cured", 2.0, steps=70)])
     assert {name: verdict.outcome for name, verdict in joined.verdicts.items()} == {"anew": "helped", "on": "cured"}

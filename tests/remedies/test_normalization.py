@@ -169,7 +169,7 @@ def test_exact_statistics_are_those_of_update_bn():
     ours, theirs = exact_statistics(case).apply(resumed(case)).model, case.twin(last=True)
     torch.optim.swa_utils.update_bn([x for x, _ in case.data], theirs)
     assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
-    assert ours[1].momentum == 0.01 and exact_statistics(case).against == "from the end"
+    assert ours[1].momentum == 0.01 and exact_statistics(case).against == "as left"
 
 
 def test_exact_statistics_are_means_over_the_data():

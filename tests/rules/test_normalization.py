@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unstuck.criterion import Score, find
+from unstuck.diagnose import _race
 from unstuck.evidence import Evidence
 from unstuck.probes.normalization import Layer, Normalization, measure
 from unstuck.probes.statistics import Noise, left_of_start
@@ -117,6 +118,12 @@ def test_statistics_moved_by_passes_on_other_data_are_a_fault(strays, fires):
     if fires:
         assert found.fault and found.strength > 0.9 and "30 forward passes" in found.summary
         assert found.remedies[0].id == "eval-mode-elsewhere" and found.evidence[0].value == 30
+        raced = _race(Evidence(made.loop, made, normalization=norms), [found], 5, lambda what, share: None)
+        verdict = raced.verdicts[found.lanes[0][0]]
+        assert verdict.outcome == "cured" and verdict.steps == verdict.seeds == 0 and raced.curves == ()
+        assert verdict.control == pytest.approx(norms.by_running.value, abs=0.1)
+        assert verdict.remedied == pytest.approx(norms.recalibrated.value, abs=0.1)
+        assert verdict.interval[0] < verdict.remedied - verdict.control < verdict.interval[1]
 
 
 def test_the_momentum_that_is_offered_forgets_the_start():

@@ -104,6 +104,22 @@ def run(
     return _settle(lanes, tracks, best, steps, time.perf_counter() - start)
 
 
+def standing(lanes: Sequence[Lane], best: float) -> Race:
+    """The lanes as they stand, no step taken: for what a remedy does to a training that has ended.
+
+    Costs one scoring of each lane; the interval is that of the scored samples. Draws no curves.
+    """
+    began = time.perf_counter()
+    control = lanes[0].problem
+    start_loss = Training(control).score(spaced(control.data, 4)).loss
+    tracks = {(lane.name, 0): Track(lane, 0, False, start_loss) for lane in lanes}
+    for track in tracks.values():
+        track.advance(0)
+        track.end()
+    found = _settle(lanes, tracks, best, 0, time.perf_counter() - began)
+    return replace(found, verdicts={name: replaced(v, seeds=0) for name, v in found.verdicts.items()}, curves=())
+
+
 def affordable(problem: Problem, lanes: int, budget_s: float, least: int = 0) -> int:
     """Steps a lane may make: as many as the user's run where the budget allows, at least `MIN_STEPS`.
 

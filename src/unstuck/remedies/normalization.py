@@ -66,9 +66,25 @@ def exact_statistics(problem: Problem) -> Remedy:
         "exact-statistics",
         "compute the running statistics anew from the training data, before the model is evaluated",
         f"{EXACT.format(problem.model_name)}  # after training, before {problem.model_name}.eval()",
-        lambda p: replace(p, model=averaged(p, p.twin())),
-        against="from the end",
+        _averaged,
+        against="as left",
     )
+
+
+def evaluate_elsewhere(problem: Problem) -> Remedy:
+    """No forward pass in training mode but the steps': what was trained, with the statistics of its own batches."""
+    name = problem.model_name
+    return Remedy(
+        "eval-mode-elsewhere",
+        "put the model in evaluation mode before every forward pass that is no training step",
+        f"{name}.eval()  # before such a pass; {name}.train() after it",
+        _averaged,
+        against="as left",
+    )
+
+
+def _averaged(problem: Problem) -> Problem:
+    return replace(problem, model=averaged(problem, problem.twin()))
 
 
 def frozen_statistics(problem: Problem) -> Remedy:

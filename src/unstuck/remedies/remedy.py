@@ -17,8 +17,9 @@ class Remedy:
     `on`: where its effect must show: the score on "held-out" or "train" batches, or the "loss" on validation data.
     `steps`: in a race of fewer it cannot show. `variant`: what tells it from another one of the same id (its figure).
     `against`: the control that it is compared with begins "anew" with each seed (another draw of its start where that
-    changes nothing), keeps its "own start" (the remedy is another one), or goes on "from the end". `pace`: updates it
-    makes for each of the control's: what is done to the batch size is compared at as many samples.
+    changes nothing), keeps its "own start" (the remedy is another one), goes on "from the end", or stays "as left" at
+    the end: no step is taken, both are scored as they stand. `pace`: updates it makes for each of the control's: what
+    is done to the batch size is compared at as many samples.
     """
 
     id: str
@@ -28,7 +29,7 @@ class Remedy:
     on: str = "held-out"
     steps: int = 0
     variant: str = ""
-    against: Literal["anew", "own start", "from the end"] = "anew"
+    against: Literal["anew", "own start", "from the end", "as left"] = "anew"
     pace: float = 1.0
 
     @property

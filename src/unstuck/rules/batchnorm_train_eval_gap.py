@@ -10,8 +10,7 @@ from unstuck.problem import Problem
 from unstuck.records import Figure
 from unstuck.remedies.batches import shuffle
 from unstuck.remedies.learning_rate import change_learning_rate
-from unstuck.remedies.look import look
-from unstuck.remedies.normalization import exact_statistics, group_norm, other_momentum
+from unstuck.remedies.normalization import evaluate_elsewhere, exact_statistics, group_norm, other_momentum
 from unstuck.rules.rule import Rule, Suspicion
 
 GAP = 0.1
@@ -43,10 +42,10 @@ def judge(evidence: Evidence) -> Suspicion | None:
     odd = [layer for layer in training if misset(layer)]
     layer = (odd or training)[0]
     if not odd and norms.strays > max(FEW, STRAY * evidence.loop.backwards):
-        return _strayed(norms, layer.path)
+        return _strayed(norms, layer.path, problem)
     lr = problem.optimizer.lr if problem.optimizer is not None else 0.0
     slower = (change_learning_rate(problem, lr / 10),) if lr > 0 else ()
-    # What lags is mended at its root where that is known: a second control, from the end, would halve its race.
+    # What lags is mended at its root where that is known, rather than at the end.
     remedies = (other_momentum(fitting_momentum(layer.updates)),) if odd else (*slower, exact_statistics(problem))
     return Suspicion(
         cause="batchnorm-train-eval-gap",
@@ -86,7 +85,7 @@ def _unlike(norms: Normalization, path: str, problem: Problem) -> Suspicion:
     )
 
 
-def _strayed(norms: Normalization, path: str) -> Suspicion:
+def _strayed(norms: Normalization, path: str, problem: Problem) -> Suspicion:
     return Suspicion(
         cause="batchnorm-train-eval-gap",
         strength=0.95,
@@ -94,13 +93,7 @@ def _strayed(norms: Normalization, path: str) -> Suspicion:
         summary=f"{_apart(norms)}: {norms.strays} forward passes in training mode that belong "
         "to no step have moved the running statistics away from the data.",
         evidence=(Figure("forward passes in training mode beyond the steps'", norms.strays), *_figures(norms)),
-        remedies=(
-            look(
-                "eval-mode-elsewhere",
-                "put the model in evaluation mode before every forward pass that is no training step",
-                "model.eval()  # before such a pass; model.train() after it",
-            ),
-        ),
+        remedies=(evaluate_elsewhere(problem),),
         fault=True,
     )
 
