@@ -1,5 +1,6 @@
 """Larger batches lower a loss that noise holds up, by the factor that is known, and no other."""
 
+import time
 from dataclasses import replace
 from statistics import fmean
 
@@ -58,6 +59,38 @@ def test_too_few_samples_and_a_training_that_diverges_are_said():
     assert case.optimizer is not None
     with pytest.raises(NotMeasurable, match="diverges when it goes on"):
         measure(replace(case, optimizer=case.optimizer.scaled(1e6)))
+
+
+class Slow(nn.Linear):
+    """Takes so many seconds a call, and so many a sample."""
+
+    def __init__(self, call: float, sample: float):
+        super().__init__(8, 1)
+        self.call, self.sample = call, sample
+
+    def forward(self, x):
+        time.sleep(self.call + len(x) * self.sample)
+        return super().forward(x)
+
+
+def slow(call=0.0, sample=0.0):
+    x = torch.randn(1024, 8, generator=torch.Generator().manual_seed(0))
+    model = Slow(call, sample)
+    data = list(zip(x.split(4), x.sum(1, keepdim=True).split(4), strict=True))
+    case = Problem(model, nn.MSELoss(), data, optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+    return replace(case, last=state_of(case.model))
+
+
+def test_the_larger_batch_is_the_largest_that_time_allows():
+    assert measure(slow(), budget_s=3.0).larger == 64
+    began = time.perf_counter()
+    assert measure(slow(sample=1e-3), budget_s=3.0).larger in (16, 32)  # 60 updates on 4 and 64 samples: 4.1 s
+    assert time.perf_counter() - began < 9.0
+
+
+def test_updates_that_take_too_long_are_said():
+    with pytest.raises(NotMeasurable, match=r"an update on 4 batches at once takes 0\.0\d+ s"):
+        measure(slow(call=0.02), budget_s=0.5)
 
 
 def test_the_problem_is_left_as_it_was():
