@@ -11,7 +11,7 @@ from tests.small import clouds, mlp, trained, written
 from unstuck.diagnose import _heats
 from unstuck.problem import Problem, resumed
 from unstuck.race import race
-from unstuck.race.race import Race, _done, _settle, enter, together
+from unstuck.race.race import Race, _depth, _done, _settle, enter, together
 from unstuck.race.track import Lane, Track
 from unstuck.records import Curve, Verdict
 from unstuck.remedies.remedy import Remedy
@@ -131,6 +131,24 @@ def test_what_leaves_a_saddle_sooner_is_told_from_what_leaves_it_in_the_end():
 )
 def test_a_lane_is_done_where_it_stays_at_what_it_ends_with(scores, check):
     assert _done(scores) == check
+
+
+@pytest.mark.parametrize(
+    ("made", "hidden", "check"),
+    [
+        ({0: 4, 1: 4, 2: 4}, 0, 4),
+        ({0: 4, 1: 4, 2: 2}, 0, 2),  # the third seed on its way: three at half of the race, not two at its end
+        ({0: 4, 1: 4, 2: 3}, 0, 3),
+        ({0: 4, 1: 4, 2: 1}, 0, 4),  # not half way
+        ({0: 4, 1: 4, 2: 2}, 2, 4),  # the effect cannot show yet
+        ({0: 4, 1: 2}, 0, 2),
+        ({0: 4}, 0, 4),
+        ({0: 1, 1: 1}, 0, 1),
+        ({1: 3}, 0, 1),
+    ],
+)
+def test_a_seed_more_is_worth_the_last_steps(made, hidden, check):
+    assert _depth(made, hidden) == check
 
 
 def test_only_what_goes_on_from_the_end_is_compared_early():

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from unstuck.diagnose import diagnose
 from unstuck.evidence import Evidence
-from unstuck.probes import curvature, level, references
+from unstuck.probes import curvature, history, level, references
 from unstuck.problem import Problem
 from unstuck.recipe import recipe_of
 from unstuck.rules import flat_region, ill_conditioning, local_minimum, saddle_point
 
 RULES = (saddle_point.RULE, local_minimum.RULE, flat_region.RULE, ill_conditioning.RULE)
 CAUSES = {rule.cause for rule in RULES}
-PROBES = {"curvature": curvature, "level": level, "references": references}
+PROBES = {"curvature": curvature, "history": history, "level": level, "references": references}
 
 
 def with_sgd(case: Problem, model: nn.Module, lr: float, **options) -> Problem:
@@ -151,11 +151,13 @@ def narrow() -> tuple[Problem, Problem]:
 
 def test_local_minimum_only_where_the_data_allow_of_more():
     stuck, fine = narrow()
-    evidence = measured(stuck, "curvature", "level", "references")
+    evidence = measured(stuck, "curvature", "level", "references", "history")
     assert evidence.curvature.point.verdict == "minimum"
     found = local_minimum.judge(evidence)
     assert found.cause == "local-minimum" and "no direction goes down" in found.summary
     assert [remedy.id for remedy in found.remedies] == ["another-start", "another-start"]
+    lower = replace(evidence.history, first=2 * evidence.history.last, lowest=evidence.history.last / 3, noise=0.0)
+    assert lower.rose and local_minimum.judge(replace(evidence, history=lower)) is None
     reached = measured(fine, "curvature", "level", "references")
     assert reached.curvature.point.verdict == "minimum" and local_minimum.judge(reached) is None
 

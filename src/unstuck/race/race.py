@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from msgspec.structs import replace as replaced
@@ -183,8 +183,9 @@ def _verdict(lane: Lane, tracks: Tracks, best: float, scale: str) -> Verdict:
     shared = sorted(set(ours) & set(base))
     if not shared:
         return Verdict(why=tracks[lane.name, 0].error or tracks["control", 0].error or "out of time")
-    depth = min(len(ours[0].steps), len(base[0].steps)) if 0 in shared else 1
-    shared = [s for s in shared if min(len(ours[s].steps), len(base[s].steps)) >= depth]
+    made = {s: min(len(ours[s].steps), len(base[s].steps)) for s in shared}
+    depth = _depth(made, sum(step < lane.least for step in ours[shared[0]].steps))
+    shared = [s for s in shared if made[s] >= depth]
     depth = _done([ours[s].scores(lane.on)[:depth] for s in shared]) if lane.early else depth
     steps = ours[shared[0]].steps[depth - 1]
     if steps < lane.least:
@@ -195,6 +196,16 @@ def _verdict(lane: Lane, tracks: Tracks, best: float, scale: str) -> Verdict:
     data = "validation" if lane.problem.validation else "held-out"
     metric = f"share of the {data} loss removed" if lane.on == "loss" else f"{lane.on} {scale}"
     return judge(metric, control, final, placebo, reach, steps, ours[shared[0]].samples)
+
+
+def _depth(made: Mapping[int, int], hidden: int) -> int:
+    """The check [1, …] to compare at, of the checks that each seed made: the first seed's last one; where time ended a
+    later seed on its way, an earlier one that it made too, but none before half of the race or among the `hidden` ones,
+    at which the effect cannot show yet. A seed more is worth more than the last steps: with two the interval is
+    Student's for one or two degrees of freedom, five times as wide as with three."""
+    last = made.get(0, 1)
+    least = max((last + 1) // 2, min(hidden + 1, last))
+    return max(range(least, last + 1), key=lambda check: (sum(m >= check for m in made.values()), check))
 
 
 def _done(scores: Sequence[Sequence[float]]) -> int:

@@ -13,8 +13,9 @@ def judge(evidence: Evidence) -> Suspicion | None:
     found, problem = evidence.curvature, evidence.problem
     assert found is not None and problem is not None
     point = found.point
-    falls = evidence.history is not None and not evidence.history.stands
-    if point.verdict != "minimum" or falls or not falls_short(evidence):
+    # What falls has not arrived, and what was clearly lower before is not held here.
+    moves = evidence.history is not None and (evidence.history.rose or not evidence.history.stands)
+    if point.verdict != "minimum" or moves or not falls_short(evidence):
         return None
     exact = "" if not point.ends.least.failure else f" with probability {1 - point.ends.least.failure:.3g}"
     return Suspicion(
