@@ -51,11 +51,11 @@ def test_without_a_shared_seed_nothing_is_said():
     assert judge("train accuracy", [], [], [], 1.0, 10, 10).outcome == "not-tried"
 
 
-def stuck(lr=50.0, steps=120):
+def stuck(lr=50.0, steps=120, wrap=lambda net: net):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(640, 8, generator=generator)
     y = (x[:, :2].sum(1) > 0).long()
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    model = wrap(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)))
     data = list(zip(x.split(32), y.split(32), strict=True))
     made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.SGD(model.parameters(), lr=lr))
     made = replace(made, loop=replace(made.loop, steps=steps))
@@ -146,7 +146,7 @@ def test_the_loss_is_read_on_the_validation_data_where_there_are_any(validates):
     problem = stuck(lr=0.3)
     fresh = tuple((x + 3, 1 - y) for x, y in problem.held_out)
     problem = replace(problem, validation=fresh if validates else ())
-    track = Track(Lane("lr", problem, "loss"), 0, True, 0.7, validates=True)
+    track = Track(Lane("lr", problem, "loss"), 0, True, 0.7, scored=frozenset({"loss"}))
     track.advance(20)
     run = Training(problem)
     run.advance(20)
@@ -157,6 +157,32 @@ def test_the_loss_is_read_on_the_validation_data_where_there_are_any(validates):
     result = race.run(race.enter(problem, [("nothing", Remedy("nothing", "", "", lambda p: p, on="loss"))])[0], 1.0, 5)
     data = "validation" if validates else "held-out"
     assert result.verdicts["nothing"].metric == f"share of the {data} loss removed"
+
+
+class Centred(nn.Module):
+    """Takes the batch's mean from the outputs: right among others, and 0 on a sample alone."""
+
+    def __init__(self, net, among=True):
+        super().__init__()
+        self.net, self.among = net, among
+
+    def forward(self, x):
+        z = self.net(x)
+        return z - z.mean(0) if self.among else z
+
+
+def test_samples_one_by_one_show_what_a_batch_hides():
+    problem = stuck(lr=0.3, wrap=Centred)
+
+    def alone(p):
+        return replace(p, model=Centred(p.twin().net, among=False))
+
+    remedies = [(on, Remedy(on, "", "", alone, on=on)) for on in ("held-out", "one by one")]
+    verdicts = race.run(race.enter(problem, remedies)[0], 1.0, 10).verdicts
+    assert verdicts["held-out"].outcome != "cured" and verdicts["held-out"].control > 0.9
+    found = verdicts["one by one"]
+    assert found.metric == "held-out (one by one) accuracy" and found.outcome == "cured"
+    assert found.control < 0.7 and found.remedied == pytest.approx(verdicts["held-out"].remedied, abs=0.06)
 
 
 def test_smaller_batches_race_at_as_many_samples():

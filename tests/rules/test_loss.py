@@ -286,6 +286,17 @@ def test_every_remedy_can_be_applied_and_evaluated(case):
             assert value.requires_grad and (value.isfinite() or "nonfinite-data" in case.causes)
 
 
+@pytest.mark.parametrize(
+    ("name", "on"),
+    [("log-softmax over the samples", "one by one"), ("log-softmax over the steps, flattened", "held-out")],
+)
+def test_a_softmax_over_the_batch_is_judged_on_samples_alone(name, on):
+    """Over the batch an output depends on the others in it; over the steps of a sample it does not."""
+    case = next(case for case in SICK if case.name == name)
+    found = softmax_over_one_output.judge(evidence_of(case))
+    assert [remedy.on for remedy in found.remedies] == [on]
+
+
 def test_squared_error_that_learns_everything_is_left_to_the_race():
     """A matter of degree: the rule may speak, but it is no fault, so a sound training gets no problem."""
     assert causes_of(evidence_of(SICK[0])) == {"loss-mse-on-classification": False}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from msgspec.structs import replace as replaced
 
 from unstuck.problem import Problem, spaced
-from unstuck.race.track import Lane, Track, scored_batches
+from unstuck.race.track import ONE_BY_ONE, Lane, Track, scored_batches
 from unstuck.race.verdict import judge
 from unstuck.records import Curve, Verdict
 from unstuck.remedies.remedy import Remedy
@@ -91,13 +91,13 @@ def run(
     least = max(lane.least for lane in lanes)
     steps = affordable(control, len(lanes), budget_s - (time.perf_counter() - start), least)
     start_loss = Training(control).score(spaced(control.data, 4)).loss
-    validates = any(lane.on == "loss" for lane in lanes)
+    scored = frozenset(lane.on for lane in lanes)
     tracks: Tracks = {}
     chosen = list(lanes)
     for seed in range(SEEDS):
         if seed and time.perf_counter() - start > budget_s:
             break
-        group = [Track(lane, seed, mix, start_loss, validates) for lane in chosen]
+        group = [Track(lane, seed, mix, start_loss, scored) for lane in chosen]
         tracks |= {(track.lane.name, seed): track for track in group}
         _advance(group, steps, start, budget_s, tick)
         chosen = _promising(lanes, tracks) if seed == 0 else chosen
@@ -112,7 +112,8 @@ def standing(lanes: Sequence[Lane], best: float) -> Race:
     began = time.perf_counter()
     control = lanes[0].problem
     start_loss = Training(control).score(spaced(control.data, 4)).loss
-    tracks = {(lane.name, 0): Track(lane, 0, False, start_loss) for lane in lanes}
+    scored = frozenset(lane.on for lane in lanes)
+    tracks = {(lane.name, 0): Track(lane, 0, False, start_loss, scored) for lane in lanes}
     for track in tracks.values():
         track.advance(0)
         track.end()
@@ -193,9 +194,13 @@ def _verdict(lane: Lane, tracks: Tracks, best: float, scale: str) -> Verdict:
     final, control = ([runs[s].scores(lane.on)[depth - 1] for s in shared] for runs in (ours, base))
     placebo = [calm[s].scores(lane.on)[depth - 1] for s in shared if s in calm and len(calm[s].steps) >= depth]
     reach = max(best, max(final)) if math.isfinite(best) and lane.on != "loss" else max(final)
-    data = "validation" if lane.problem.validation else "held-out"
-    metric = f"share of the {data} loss removed" if lane.on == "loss" else f"{lane.on} {scale}"
-    return judge(metric, control, final, placebo, reach, steps, ours[shared[0]].samples)
+    return judge(_metric(lane, scale), control, final, placebo, reach, steps, ours[shared[0]].samples)
+
+
+def _metric(lane: Lane, scale: str) -> str:
+    if lane.on == "loss":
+        return f"share of the {'validation' if lane.problem.validation else 'held-out'} loss removed"
+    return f"held-out (one by one) {scale}" if lane.on == ONE_BY_ONE else f"{lane.on} {scale}"
 
 
 def _depth(made: Mapping[int, int], hidden: int) -> int:

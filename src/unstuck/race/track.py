@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from unstuck.criterion import Score
-from unstuck.problem import Problem, batch_size, spaced
+from unstuck.problem import Batch, Problem, batch_size, spaced
+from unstuck.rows import Rows
 from unstuck.training import Training
 
 SCORED = 1024
 """Samples a score rests on at most: its sampling error is then below 0.016, and it costs less than the steps."""
 
+ONE_BY_ONE = "one by one"
+SINGLES = 256
+"""The same of samples that are a batch each: an error of 0.03."""
+
 
 @dataclass(frozen=True)
 class Lane:
-    """A named problem to train; `on` where its effect must show: "held-out", "train", or "loss" (on the script's own
-    validation data, or held-out ones where none were seen), after at least `least` steps.
+    """A named problem to train; `on` where its effect must show: "held-out", "train", "one by one" (held-out samples,
+    each a batch), or "loss" (on the script's own validation data, or held-out ones where none were seen), after at
+    least `least` steps.
 
     `early`: compared as soon as it is done. Plain descent leaves almost every saddle in the end (Lee et al. 2016): what
     a step out of it saves is time. `pace`: updates for each of the control's, whose steps are what a check counts.
@@ -34,25 +42,27 @@ class Lane:
 class Track:
     """What one lane with one seed left: steps of the checks, its scores there; `error` where its model raised.
 
-    `validates`: some lane of the race is judged by the loss on validation data, so each is scored there too.
+    `scored`: by what lanes of the race are judged, beside the score on held-out and on training batches.
     """
 
     lane: Lane
     seed: int
     mix: bool
     start_loss: float
-    validates: bool = False
+    scored: frozenset[str] = frozenset()
     steps: list[int] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
+    singles: list[float] = field(default_factory=list)
     samples: int = 0
     error: str = ""
     _run: Training | None = None
 
     def scores(self, on: str = "") -> list[float]:
-        """By what the lane (or `on`) judges: training batches, held-out ones, or the share of the loss gone."""
-        return {"train": self.train, "loss": self.loss}.get(on or self.lane.on, self.held_out)
+        """By what the lane (or `on`) judges: training batches, held-out ones or samples, the share of the loss gone."""
+        known = {"train": self.train, "loss": self.loss, ONE_BY_ONE: self.singles}
+        return known.get(on or self.lane.on, self.held_out)
 
     def advance(self, steps: int) -> None:
         """Train on to `steps` steps in all, and score."""
@@ -84,9 +94,22 @@ class Track:
         self.steps.append(steps)
         self.held_out.append(level(held, run.diverged, self.start_loss))
         self.train.append(level(train, run.diverged, self.start_loss))
-        fresh = run.score(spaced(problem.validation, limit), limit) if self.validates and problem.validation else held
+        fresh = run.score(spaced(problem.validation, limit), limit) if self._validates else held
         self.loss.append(level(replace(fresh, metric="negative loss"), run.diverged, self.start_loss))
-        self.samples = held.samples
+        singles = run.score(alone, SINGLES) if ONE_BY_ONE in self.scored and (alone := _singles(problem)) else held
+        self.singles.append(level(singles, run.diverged, self.start_loss))
+        self.samples = singles.samples if self.lane.on == ONE_BY_ONE else held.samples
+
+    @property
+    def _validates(self) -> bool:
+        return "loss" in self.scored and bool(self.lane.problem.validation)
+
+
+def _singles(problem: Problem) -> tuple[Batch, ...]:
+    """Held-out samples, each a batch; none where the batches cannot be cut."""
+    held = problem.held_out or problem.data
+    rows = Rows.of(held, batch_size(held[0]))
+    return rows.batches(torch.arange(min(SINGLES, len(rows))), 1) if rows is not None else ()
 
 
 def scored_batches(problem: Problem) -> int:

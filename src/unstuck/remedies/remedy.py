@@ -14,7 +14,8 @@ from unstuck.records import RemedyLine
 class Remedy:
     """`apply` makes the changed problem (never changes the one it gets); `text` says what, `code` the line to write.
 
-    `on`: where its effect must show: the score on "held-out" or "train" batches, or the "loss" on validation data.
+    `on`: where its effect must show: the score on "held-out" or "train" batches, on held-out samples "one by one" (each
+    a batch of its own), or the "loss" on validation data.
     `steps`: in a race of fewer it cannot show. `variant`: what tells it from another one of the same id (its figure).
     `against`: the control that it is compared with begins "anew" with each seed (another draw of its start where that
     changes nothing), keeps its "own start" (the remedy is another one), goes on "from the end", or stays "as left" at

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unstuck.evidence import Evidence
 from unstuck.probes.objective import SOFTMAXES, Objective, dimension
 from unstuck.problem import Problem
@@ -87,6 +89,8 @@ def _wrong_axis(problem: Problem, objective: Objective) -> Suspicion | None:
         if again
         else softmax_along(call.key, call.name, right)
     )
+    # In batches like those it was trained on such a network may do well: what is wrong shows on a sample alone.
+    remedy = replace(remedy, on="one by one") if objective.axis == 0 else remedy
     return _suspicion(
         f"{call.where} normalizes over another axis than the classes: an output depends on what else is in the batch, "
         "and its classes do not sum to 1.",
