@@ -100,6 +100,27 @@ def test_so_many_steps(tmp_path):
     assert any("30 optimizer steps" in s["why"] for s in report(tmp_path)["skipped"])
 
 
+TWO = """
+for rate in (0.5, 0.25):
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    for step in range(50):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    print("after", rate)
+"""
+
+
+def test_of_several_trainings_one_can_be_asked_for(tmp_path):
+    write(tmp_path, after=TWO)
+    done = unstuck(tmp_path, "run", *QUICK, "train.py")
+    assert "after 0.25" in done.stdout and "training 3 of the script is examined" in " ".join(done.stdout.split())
+    done = unstuck(tmp_path, "run", *QUICK, "--training", "2", "train.py")
+    assert "after 0.5" in done.stdout and "after 0.25" not in done.stdout
+    assert any("after training 2" in part["why"] for part in report(tmp_path)["skipped"])
+
+
 def test_a_script_without_a_training_is_told_what_was_looked_for(tmp_path):
     (tmp_path / "train.py").write_text("print('nothing here')")
     done = unstuck(tmp_path, "run", *QUICK, "train.py")
@@ -167,6 +188,7 @@ def test_a_script_is_examined_at_length(tmp_path):
     [
         (("run", "missing.py"), "there is no file 'missing.py'"),
         (("run", "--budget", "soon", "train.py"), "--budget: expected a time such as 60s or 2m, got 'soon'"),
+        (("run", "--training", "0", "train.py"), "--training must be 1 or more, got 0"),
         (("examine", "nothing"), "there is no file 'nothing'; give a script, or FILE:NAME of a Problem"),
         (("examine", "missing.py:x"), "there is no file 'missing.py'"),
         (("examine", "train.py:x"), "defines no 'x'"),

@@ -19,7 +19,7 @@ app = App(name="unstuck", help="Says why a neural network does not train, proves
 
 VALUED = frozenset(
     {"--steps", "--budget", "--out", "--json", "--fail-on", "--share", "--tolerance", "--failure", "--find",
-     "--method", "--optimizers", "--lr", "--batch-size", "--seeds"}
+     "--method", "--training", "--optimizers", "--lr", "--batch-size", "--seeds"}
 )  # fmt: skip
 """Options of `run`, `critical` and `race` that take a value: needed to find where the script's own arguments begin."""
 
@@ -69,6 +69,7 @@ def run(
     cure: Annotated[bool, Parameter(negative="--no-cure")] = True,
     fail_on: Literal["problem", "warning"] | None = None,
     share: float = 0.02,
+    training: int | None = None,
 ) -> None:
     """Run a training script unchanged, watch it, and say why it does not train.
 
@@ -94,13 +95,20 @@ def run(
         Exit with 3 when there is a finding of this severity (or worse).
     share
         Most that watching may cost, as a share of the training's time.
+    training
+        Of a script that trains several models one after the other, the training to examine (1, 2, …; the script stops
+        where the next one begins); default the last one.
     """
     seconds = duration(budget)
+    if training is not None and training < 1:
+        _refuse(f"run: --training must be 1 or more, got {training}")
     if not module and not Path(target).is_file():
         _refuse(f"run: there is no file {target!r}; give the path of a training script, or -m and a module's name")
     from unstuck.run import run_and_examine
 
-    report, code = run_and_examine(target, _script_arguments, module, steps, seconds, cure, share, _progress())
+    report, code = run_and_examine(
+        target, _script_arguments, module, steps, seconds, cure, share, _progress(), training
+    )
     _deliver(report, target, out, json)
     sys.exit(FAILED if _fails(report, fail_on) else code)
 

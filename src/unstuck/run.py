@@ -32,9 +32,13 @@ def run_and_examine(
     cure: bool = True,
     share: float = 0.02,
     progress: Any = None,
+    training: int | None = None,
 ) -> tuple[Report, int]:
-    """Run a script under watch, examine what was seen, and return the report with the script's exit code."""
-    with _own_objects_set_aside(), Watch(share=share, steps=steps) as watch:
+    """Run a script under watch, examine what was seen, and return the report with the script's exit code.
+
+    Of several trainings the last one, or number `training` (1, …): there the script stops.
+    """
+    with _own_objects_set_aside(), Watch(share=share, steps=steps, only=training) as watch:
         ended = run_script(target, arguments, module)
     try:
         with progress as tick:

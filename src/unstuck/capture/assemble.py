@@ -54,6 +54,8 @@ def assemble(watch: Watch) -> Captured:
     """The frozen problem of a finished watch. Costs a copy of the model, one replay, one trace; seconds at most."""
     seen, skipped = watch.seen, []
     overhead = watch.meter.overhead if watch.meter.began is not None else None
+    watch.trainings.end()
+    skipped += _other_trainings(watch)
     form = _primary(seen)
     if form is None:
         loop = facts(seen, None, {}, _loose_names(seen), watch)
@@ -61,10 +63,20 @@ def assemble(watch: Watch) -> Captured:
         return Captured(None, loop, tuple(skipped), overhead)
     try:
         with sandbox(0):
-            return _assemble(watch, form, overhead)
+            captured = _assemble(watch, form, overhead)
+            return replace(captured, skipped=(*skipped, *captured.skipped))
     except (UnstuckError, RuntimeError, TypeError, AttributeError, ValueError, NotImplementedError, KeyError) as error:
         skipped.append(Skipped("copy of the training", f"{type(error).__name__}: {error}"))
         return Captured(None, facts(seen, form, {}, _loose_names(seen), watch), tuple(skipped), overhead)
+
+
+def _other_trainings(watch: Watch) -> list[Skipped]:
+    number, wanted = watch.trainings.number, watch.only or 0
+    if wanted > number:
+        return [Skipped(f"training {wanted}", f"the script makes {number}; the last one is examined")]
+    if number == 1:
+        return []
+    return [Skipped("the trainings before", f"training {number} of the script is examined; --training N: another one")]
 
 
 def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ALLOWANCE_S = 0.02
-"""Start-up allowance: the copy of a small model's initial state and its first tapes, half a millisecond to two each."""
+"""Start-up allowance of each training: the copy of a small model's initial state and its first tapes, half a
+millisecond to two each."""
 
 DEVICE_ALLOWANCE_S = 0.4
 """And on a GPU, where the first copies and sums load their kernels: 0.2 s on an H200, once."""
@@ -45,11 +46,13 @@ hundred times a look, would end all looking for minutes."""
 
 
 class Meter:
-    """Seconds that watching has cost (`spent`), against seconds of training since the first forward pass."""
+    """Seconds that watching has cost (`spent`), against seconds of training since the first forward pass; `starts`:
+    trainings that have begun."""
 
     def __init__(self, share: float = 0.02) -> None:
         self.share = share
         self.on_device = False
+        self.starts = 1
         self.spent = 0.0
         self.began: float | None = None
         self.ended: float | None = None
@@ -106,7 +109,7 @@ class Meter:
 
     @property
     def _allowance_s(self) -> float:
-        return ALLOWANCE_S + (DEVICE_ALLOWANCE_S if self.on_device else 0.0)
+        return self.starts * ALLOWANCE_S + (DEVICE_ALLOWANCE_S if self.on_device else 0.0)
 
     @property
     def plain_s(self) -> float:

@@ -24,7 +24,7 @@ RECORD_LIMIT = 4000
 
 class Recording:
     """The recorder and the hook that sees modules run. `rng`, `autocast`: as they were before the first module ran;
-    `validating`: what is recorded is not a step but a validation pass."""
+    `validating`: what is recorded is not a step but a validation pass; `whole`: a step from its beginning."""
 
     def __init__(self, seen: Seen, meter: Meter) -> None:
         self._seen, self._meter = seen, meter
@@ -33,7 +33,7 @@ class Recording:
         self._hook: Any = None
         self.rng: Tensor | None = None
         self.autocast: tuple[str, torch.dtype] | None = None
-        self.validating = False
+        self.validating = self.whole = False
 
     @property
     def active(self) -> bool:
@@ -56,10 +56,10 @@ class Recording:
             self._hook.remove()
             self._hook = None
 
-    def start(self) -> None:
-        """Keep every torch call from here on."""
+    def start(self, whole: bool = False) -> None:
+        """Keep every torch call from here on; `whole`: this is where a step begins."""
         if self._recorder is None:
-            self.rng = None
+            self.rng, self.whole = None, whole
             self._recorder = Recorder(RECORD_LIMIT)
             self._recorder.__enter__()
 

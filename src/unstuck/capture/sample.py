@@ -21,7 +21,8 @@ FORMS = 6
 @dataclass(frozen=True)
 class Moment:
     """When a loss was made: optimizer steps before it, its value, torch's generator and autocast before the first
-    module ran, the scale that the gradient scaler put on it, the loader and the batch drawn last."""
+    module ran, the scale that the gradient scaler put on it, the loader and the batch drawn last; `whole`: recorded
+    from the beginning of its step."""
 
     step: int
     loss: float
@@ -29,6 +30,7 @@ class Moment:
     autocast: tuple[str, torch.dtype] | None
     scale: float
     drawn: tuple[Any, Any]
+    whole: bool
 
 
 def keep(seen: Seen, at: Moment, loss: Tensor, calls: list[Call]) -> None:
@@ -54,7 +56,7 @@ def keep(seen: Seen, at: Moment, loss: Tensor, calls: list[Call]) -> None:
         seen.forms.append(Form(tape, roots, leaves, at.loss, rng, at.step, training, at.autocast, at.scale))
     if form < FORMS:
         known = seen.forms[form]
-        if at.step and (known.origin is None or known.origin.early):
+        if at.whole and (known.origin is None or known.origin.early):
             known.origin = Origin(linked, numbers, *at.drawn)
         elif known.origin is None and at.drawn[1] is not None:
             known.origin = _first_origin(linked, numbers, *at.drawn)

@@ -56,14 +56,18 @@ class Form:
 
 @dataclass
 class Seen:
-    """Everything watching has kept, about live objects (`capture.assemble` makes the frozen Problem of it)."""
+    """Everything watching has kept, about live objects (`capture.assemble` makes the frozen Problem of it).
+
+    `made`: optimizer steps so far, `marked` and `settled`: backwards that belong to them, and steps that the meter
+    knows of; `opened`: losses that the record of a training before has too (see `capture.trainings`).
+    """
 
     losses: list[Any] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)
     made_lrs: dict[int, list[Any]] = field(default_factory=dict)
     steps: Counter[int] = field(default_factory=Counter)
     optimizers: dict[int, tuple[Any, str]] = field(default_factory=dict)
-    schedulers: list[tuple[str, str]] = field(default_factory=list)
+    schedulers: list[tuple[str, str, int]] = field(default_factory=list)
     roots: dict[int, nn.Module] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     initial: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -94,6 +98,10 @@ class Seen:
     validation: list[list[Call]] = field(default_factory=list)
     draw: random.Random = field(default_factory=lambda: random.Random(0))
     next_snapshot: int = 1
+    made: int = 0
+    marked: int = 0
+    settled: int = 0
+    opened: int = 0
 
     @property
     def backwards(self) -> int:
@@ -119,13 +127,13 @@ class Seen:
     def offer(self, step: int, form: int, leaves: tuple[Tensor, ...]) -> None:
         """Reservoir sampling (Vitter's algorithm R) over the recorded batches, bounded in number and bytes."""
         self.offered += 1
-        size = _bytes(leaves)
+        size = bytes_of(leaves)
         place = len(self.batches)
         if place >= RESERVOIR or self.bytes + size > BATCH_BYTES:
             place = self.draw.randrange(self.offered)
             if place >= len(self.batches):
                 return
-            self.bytes -= _bytes(self.batches.pop(place)[2])
+            self.bytes -= bytes_of(self.batches.pop(place)[2])
         self.batches.append((step, form, tuple(t.detach().clone() for t in leaves)))
         self.bytes += size
 
@@ -143,7 +151,7 @@ class Seen:
         if step < self.next_snapshot:
             return
         self.next_snapshot = max(step + 5, int(step * 1.5))
-        if _bytes(t for t, _ in self.initial.values()) * (SNAPSHOTS + 2) > SNAPSHOT_BYTES:
+        if bytes_of(t for t, _ in self.initial.values()) * (SNAPSHOTS + 2) > SNAPSHOT_BYTES:
             return
         if len(self.snapshots) >= SNAPSHOTS:
             del self.snapshots[::2]
@@ -160,5 +168,6 @@ class Seen:
         return len(self.validation) < VALIDATIONS
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What the tensors take."""
     return sum(t.numel() * t.element_size() for t in tensors)

@@ -27,6 +27,7 @@ from unstuck.capture.pulse import STRETCH, Pulse
 from unstuck.capture.recording import Recording
 from unstuck.capture.sample import Moment, keep
 from unstuck.capture.seen import Seen
+from unstuck.capture.trainings import Trainings
 from unstuck.errors import StopTraining
 from unstuck.loop import Clip
 from unstuck.recorder import Call, site
@@ -41,21 +42,21 @@ UNMEASURED = 3
 class Watch:
     """Watches every training in this process while it is installed (`with Watch() as watch: …`)."""
 
-    def __init__(self, share: float = 0.02, steps: int | None = None, stop_on_nonfinite: bool = True) -> None:
+    def __init__(
+        self, share: float = 0.02, steps: int | None = None, stop_on_nonfinite: bool = True, only: int | None = None
+    ) -> None:
         self.seen = Seen()
         self.meter = Meter(share)
-        self.limit = steps
+        self.limit, self.only = steps, only
         self.stop_on_nonfinite = stop_on_nonfinite
         self.why_stopped = ""
         self._stack: ExitStack | None = None
+        self.trainings = Trainings(self.seen)
         self._recording = Recording(self.seen, self.meter)
         self._on_step: tuple[Any, ...] = ()
         self._resting: torch.optim.Optimizer | None = None
         self._pulse = Pulse(self.seen.losses)
         self._waits = False
-        self._marked = 0
-        self._total = 0
-        self._settled = 0
         self._unusual = True
         self._sample_this = True
         self._last: tuple[Any, Any] = (None, None)
@@ -120,7 +121,7 @@ class Watch:
         if seen.clearing.following:
             with self.meter.timed():
                 seen.clearing.before_backward(loss)
-        if self._sample_this and seen.backwards - self._marked == 1 and len(seen.optimizers) == 1:
+        if self._sample_this and seen.backwards - seen.marked == 1 and len(seen.optimizers) == 1:
             with self.meter.timed():
                 self._look_at_first()
         original, scale = self._unscaled(loss)
@@ -140,41 +141,45 @@ class Watch:
             seen.loss_site = seen.loss_site or site(3)
         if not isfinite(value):
             self._stop("the loss is not finite", self.stop_on_nonfinite)
-        if not self._total and seen.backwards < FIRST_TRIES:
+        if not seen.made and seen.backwards < FIRST_TRIES:
             self._recording.arm()
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """Before an optimizer's first step: keep the initial value of what it holds."""
+        """Before an optimizer's first step: keep the initial value of what it holds. It may begin another training."""
         if self.seen.steps[id(optimizer)] == 0:
+            if self.trainings.number == self.only and self.trainings.another(optimizer):
+                self._stop(f"another training began after training {self.only}", True)
             with self.meter.timed():
+                began = self.trainings.before_step(optimizer, self._last[0])
+                self.meter.starts += began and not self.seen.forms
                 self.seen.keep_initial(p for group in optimizer.param_groups for p in group["params"])
         if self.seen.clearing.following:
             with self.meter.timed():
-                self.seen.clearing.before_step(optimizer, self.seen.backwards - self._marked)
+                self.seen.clearing.before_step(optimizer, self.seen.backwards - self.seen.marked)
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """Count the step, keep its learning rate, and decide whether to record the next one."""
         self._loud()
         self.seen.optimizers.setdefault(id(optimizer), (optimizer, ""))
         self._count(optimizer, [float(optimizer.param_groups[0].get("lr", 0.0))])
-        if self.seen.backwards > self._marked:
-            self.seen.per_step[self.seen.backwards - self._marked] += 1
-            self._marked = self.seen.backwards
+        if self.seen.backwards > self.seen.marked:
+            self.seen.per_step[self.seen.backwards - self.seen.marked] += 1
+            self.seen.marked = self.seen.backwards
         with self.meter.timed():
             if self._sample_this:
                 self._look_at(optimizer)
-            self.seen.snapshot(self._total)
-        self.meter.stepped(self._total - self._settled, plain=not self._unusual)
-        self._settled = self._total
+            self.seen.snapshot(self.seen.made)
+        self.meter.stepped(self.seen.made - self.seen.settled, plain=not self._unusual)
+        self.seen.settled = self.seen.made
         self._scaled, self._was_unscaled = None, False
-        if self.limit is not None and self._total >= self.limit:
+        if self.limit is not None and self.seen.made + self.trainings.before >= self.limit:
             self._stop(f"{self.limit} optimizer steps were made", True)
         self._go_on(optimizer)
 
     def _count(self, optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
         """Steps were made at these learning rates."""
         self.seen.steps[id(optimizer)] += len(rates)
-        self._total += len(rates)
+        self.seen.made += len(rates)
         if next(iter(self.seen.steps)) == id(optimizer):  # of several optimizers the first one's
             self.seen.lrs += rates
 
@@ -187,7 +192,7 @@ class Watch:
         self._resting = None
         if self._sample_this:
             self._recording.arm()
-            self._recording.start()
+            self._recording.start(whole=True)
             return
         self._recording.disarm()  # it may be armed still, and would begin in the midst of the step
         if not following and "lr" in optimizer.param_groups[0] and self._has_seen_enough() and self._room() > 0:
@@ -198,13 +203,13 @@ class Watch:
         step, and a loss on the CPU (its value is at hand)."""
         seen = self.seen
         regular = len(seen.optimizers) == 1 == len(seen.per_step) and not self._waits and not self._recording.active
-        return regular and bool(seen.forms or seen.backwards > FIRST_TRIES)
+        return regular and self.trainings.sure and bool(seen.forms or seen.backwards > FIRST_TRIES)
 
     def _room(self) -> int:
         """How many backwards may pass before the next look."""
-        left = self.seen.next_snapshot - self._total - 1
+        left = self.seen.next_snapshot - self.seen.made - 1
         if self.limit is not None:
-            left = min(left, self.limit - self._total - 1)
+            left = min(left, self.limit - self.trainings.before - self.seen.made - 1)
         return int(min(left, self.meter.steps_until(self._cost_s), STRETCH)) * next(iter(self.seen.per_step))
 
     def _hush(self) -> None:
@@ -222,7 +227,7 @@ class Watch:
             rates = self._pulse.end()[every - 1 :: every]  # backwards of a step not yet made stay open
             self._count(optimizer, rates)
             self.seen.per_step[every] += len(rates)
-            self._marked += every * len(rates)
+            self.seen.marked += every * len(rates)
         if not self._on_step:
             before, after = register_optimizer_step_pre_hook, register_optimizer_step_post_hook
             self._on_step = (before(self._before_step), after(self._after_step))
@@ -232,10 +237,14 @@ class Watch:
         self._loud()
         self.seen.optimizers[id(optimizer)] = (optimizer, site(3))
         self.seen.made_lrs[id(optimizer)] = [group.get("lr") for group in optimizer.param_groups]
+        if self.trainings.another(optimizer):  # its start-up has its allowance, and its first step is looked at
+            self.meter.starts += 1
+            self._sample_this = self._unusual = True
+            self._recording.arm()
 
     def made_scheduler(self, scheduler: Any) -> None:
         """Remember the scheduler's class and line."""
-        self.seen.schedulers.append((type(scheduler).__name__, site(3)))
+        self.seen.schedulers.append((type(scheduler).__name__, site(3), id(getattr(scheduler, "optimizer", None))))
 
     def began_loader(self, loader: DataLoader[Any]) -> None:
         """Remember the loader and the line that iterates it."""
@@ -288,9 +297,15 @@ class Watch:
         return loss, 1.0
 
     def _sample(self, loss: Tensor, value: float, calls: list[Call], scale: float) -> None:
-        start, recording = own_clock(), self._recording
-        keep(self.seen, Moment(self._total, value, recording.rng, recording.autocast, scale, self._last), loss, calls)
+        start = own_clock()
+        keep(self.seen, self._moment(value, scale), loss, calls)
         self._cost_s = 0.5 * self._cost_s + 0.5 * (own_clock() - start + len(calls) * PER_CALL_S)
+
+    def _moment(self, value: float, scale: float) -> Moment:
+        recording = self._recording
+        return Moment(
+            self.seen.made, value, recording.rng, recording.autocast, scale, self._last, recording.whole
+        )
 
     def _look_at(self, optimizer: torch.optim.Optimizer) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -299,14 +314,14 @@ class Watch:
         self.seen.with_gradient.update(i for i, (t, _) in self.seen.initial.items() if t.is_leaf and t.grad is not None)
         self.seen.clearing.follow(optimizer)
         if grads:
-            self.seen.gradient_norms.append((self._total, _norm(grads)))
+            self.seen.gradient_norms.append((self.seen.made, _norm(grads)))
 
     def _look_at_first(self) -> None:
         """The first of several gradients that a step adds up: beside their sum it tells how noisy they are."""
         optimizer, _ = next(iter(self.seen.optimizers.values()))
         held = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if held and not any(g.is_sparse for g in held):
-            self.seen.first_norms.append((self._total + 1, _norm(held)))
+            self.seen.first_norms.append((self.seen.made + 1, _norm(held)))
 
     def _stop(self, why: str, stop: bool) -> None:
         if stop and not self.why_stopped:
