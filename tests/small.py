@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.probes.table import Table
 from unstuck.problem import Problem
-from unstuck.trace import trace
 from unstuck.training import Training
 
 
@@ -20,7 +19,7 @@ def written(model: nn.Module, x: Tensor, y: Tensor, loss: nn.Module | None = Non
     data = list(zip(x.split(size), y.split(size), strict=True))
     adam = torch.optim.Adam(model.parameters(), lr=0.01)
     case = Problem(model, loss or nn.CrossEntropyLoss(), data, optimizer=adam)
-    return replace(case, criterion=find(trace(case, case.twin(), case.data[0])), **fields)
+    return replace(prepared(case), **fields)
 
 
 def trained(case: Problem, steps: int) -> Problem:

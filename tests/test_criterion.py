@@ -1,6 +1,5 @@
 """The criterion is found by what it does, and scores agree with scikit-learn's."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
-from unstuck.criterion import find, hit, hot_axis, hot_labels, score
+from unstuck.criterion import find, hit, hot_axis, hot_labels, prepared, score
 from unstuck.problem import Criterion, Problem
 from unstuck.trace import trace
 
@@ -51,7 +50,7 @@ def test_the_loss_is_named(kind, task, width, target, loss):
 @pytest.mark.parametrize(("kind", "task", "width", "target", "loss"), LOSSES)
 def test_output_and_target_are_told_apart(kind, task, width, target, loss):
     problem = Problem(nn.Linear(4, width), loss, [(torch.randn(6, 4), target)])
-    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem = prepared(problem)
     result = problem.evaluate(problem.twin(), problem.data[0])
     assert result.output.requires_grad
     assert torch.equal(result.target.flatten(), target.flatten())
@@ -64,7 +63,7 @@ def test_a_loss_of_no_known_form_is_unknown():
 
 def test_accuracy_is_scikit_learns():
     problem = Problem(nn.Linear(4, 3), F.cross_entropy, [(torch.randn(6, 4), CLASSES) for _ in range(3)])
-    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem = prepared(problem)
     model = problem.twin()
     with torch.no_grad():
         guesses = np.concatenate([model(x).argmax(1).numpy() for x, _ in problem.data])
@@ -75,7 +74,7 @@ def test_accuracy_is_scikit_learns():
 def test_r2_is_scikit_learns_with_a_mean_for_each_column():
     targets = torch.randn(6, 2) + torch.tensor([0.0, 10.0])
     problem = Problem(nn.Linear(4, 2), F.mse_loss, [(torch.randn(6, 4), targets)])
-    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem = prepared(problem)
     model = problem.twin()
     x, y = problem.data[0]
     with torch.no_grad():
@@ -121,7 +120,7 @@ def test_one_hot_steps_are_scored_one_by_one(wrong, value):
     inputs = STEPS.clone()
     inputs.view(6, 3)[:wrong] = inputs.view(6, 3)[:wrong].roll(1, -1)
     problem = Problem(nn.Linear(3, 3), lambda o, t: F.mse_loss((50 * o).softmax(-1), t), [(inputs, STEPS)] * 2)
-    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem = prepared(problem)
     model = problem.twin()
     with torch.no_grad():
         model.weight.copy_(torch.eye(3)), model.bias.zero_()

@@ -47,6 +47,13 @@ def expects(kind: str) -> str:
     return dict(KINDS.values()).get(kind, "values")
 
 
+def prepared(problem: Problem) -> Problem:
+    """The problem with its criterion known, so that accuracy or R² can be scored."""
+    if problem.criterion.kind != "unknown":
+        return problem
+    return replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+
+
 def find(trace: Trace) -> Criterion:
     """The criterion of a traced loss; kind `unknown` where none is recognised."""
     known = [

@@ -17,7 +17,7 @@ from unstuck.chapters import batches, steps
 from unstuck.chapters import loss as loss_chapter
 from unstuck.chapters import normalization as normalization_chapter
 from unstuck.charts import charts
-from unstuck.criterion import weighed
+from unstuck.criterion import prepared, weighed
 from unstuck.errors import BadArgument, NotApplicable, UnstuckError
 from unstuck.evidence import Evidence
 from unstuck.loop import Loop
@@ -46,7 +46,6 @@ from unstuck.probes import (
 )
 from unstuck.problem import Problem, resumed
 from unstuck.race import race
-from unstuck.race.contest import prepared
 from unstuck.race.race import Race
 from unstuck.recipe import OptimizerRecipe
 from unstuck.records import Chapter, Cost, Report, Skipped

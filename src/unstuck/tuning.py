@@ -14,10 +14,11 @@ from pathlib import Path
 
 from scipy.special import stdtrit
 
+from unstuck.criterion import prepared
 from unstuck.errors import BadArgument
 from unstuck.probes.level import collect_targets
 from unstuck.problem import Problem
-from unstuck.race.contest import Result, Tick, contest, prepared
+from unstuck.race.contest import Result, Tick, contest
 from unstuck.race.grid import Setting, grid, rates
 from unstuck.race.ledger import Ledger, named
 from unstuck.records import Chart, Cost, Curve, Figure, RaceLine, RemedyLine, Report, Skipped

@@ -1,23 +1,21 @@
 """Inputs are measured where they enter the first layer, targets as the criterion gets them."""
 
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.errors import UnstuckError
 from unstuck.probes.data import Data, measure, moments
 from unstuck.problem import Problem
 from unstuck.remedies.standardize import standardize_inputs
-from unstuck.trace import trace
 
 
 def measured(model: nn.Module, loss, batches) -> Data:
     problem = Problem(model, loss, batches)
-    return measure(replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0]))))
+    return measure(prepared(problem))
 
 
 def test_features_of_a_table_have_numpys_mean_and_spread():

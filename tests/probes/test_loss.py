@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from scipy.integrate import quad
 from torch import Tensor, nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.probes import loss, task
 from unstuck.probes.loss import DEAD, Loss, against, cross_entropy_gradient, probabilities, squared_error_gradient
 from unstuck.problem import Problem, state_of
-from unstuck.trace import trace
 
 N, C, T = 24, 3, 4
 X = torch.randn(N, 5, generator=torch.Generator().manual_seed(1))
@@ -31,7 +30,7 @@ VALUES = torch.randn(N, C, generator=torch.Generator().manual_seed(4))
 def posed(loss: Callable[[Tensor, Tensor], Tensor], target: Tensor, model: nn.Module, x: Tensor = X) -> Problem:
     torch.manual_seed(0)
     problem = Problem(model, loss, [(x, target)] * 2)
-    return replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    return prepared(problem)
 
 
 def measured(loss_: Callable[[Tensor, Tensor], Tensor], target: Tensor, model: nn.Module, x: Tensor = X) -> Loss:

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.probes.normalization import measure
 from unstuck.problem import Problem, state_of
-from unstuck.trace import trace
 
 X = 20 + 2 * torch.randn(512, 6, generator=torch.Generator().manual_seed(0))
 Y = (X[:, 0] > X[:, 1]).long()
@@ -44,7 +43,7 @@ def trained(momentum=0.1, size=32, steps=120, mode=lambda model: model.train(), 
     for name, tensor in {**dict(twin.named_parameters()), **dict(twin.named_buffers())}.items():
         tensor.data.copy_(start[name])
     made = replace(made, model=twin, last=last)
-    return replace(made, criterion=find(trace(made, made.twin(), made.data[0])))
+    return prepared(made)
 
 
 def test_a_sound_layer():

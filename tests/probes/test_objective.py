@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.errors import UnstuckError
 from unstuck.loop import Loop
 from unstuck.probes.objective import Objective, form_of, measure
 from unstuck.problem import Problem
-from unstuck.trace import trace
 
 N, C = 12, 3
 X = torch.randn(N, 4, generator=torch.Generator().manual_seed(1))
@@ -24,7 +23,7 @@ VALUES = torch.randn(N, C, generator=torch.Generator().manual_seed(2))
 
 def measured(loss, target=VALUES, model=None) -> Objective:
     problem = Problem(model or nn.Linear(4, C), loss, [(X, target)])
-    return measure(replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0]))))
+    return measure(prepared(problem))
 
 
 def picked(o, t):

@@ -1,16 +1,14 @@
 """η² by brute force; sorted data shows, mixed data does not, labels and tokens and values alike."""
 
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.errors import UnstuckError
 from unstuck.probes.order import between, measure
 from unstuck.problem import Problem
-from unstuck.trace import trace
 
 X = torch.randn(320, 4, generator=torch.Generator().manual_seed(0))
 
@@ -18,7 +16,7 @@ X = torch.randn(320, 4, generator=torch.Generator().manual_seed(0))
 def problem(y, order, loss, width, size=16):
     data = [(X[i], y[i]) for i in order.split(size)]
     made = Problem(nn.Linear(4, width), loss, data)
-    return replace(made, criterion=find(trace(made, made.twin(), made.data[0])))
+    return prepared(made)
 
 
 TARGETS = {

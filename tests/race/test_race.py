@@ -9,7 +9,7 @@ import torch
 from tests.small import clouds, mlp, written
 from torch import nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.problem import Problem
 from unstuck.race import race
 from unstuck.race.track import Lane, Track
@@ -18,7 +18,6 @@ from unstuck.remedies.batches import smaller_batch
 from unstuck.remedies.learning_rate import change_learning_rate, change_optimizer
 from unstuck.remedies.remedy import Remedy
 from unstuck.rules.rule import Suspicion
-from unstuck.trace import trace
 from unstuck.training import Training
 
 
@@ -59,7 +58,7 @@ def stuck(lr=50.0, steps=120, wrap=lambda net: net):
     data = list(zip(x.split(32), y.split(32), strict=True))
     made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.SGD(model.parameters(), lr=lr))
     made = replace(made, loop=replace(made.loop, steps=steps))
-    return replace(made, criterion=find(trace(made, made.twin(), made.data[0])))
+    return prepared(made)
 
 
 def test_a_known_cure_is_proved():

@@ -1,13 +1,12 @@
 """Standardized data train as if the script had prepared them so; the score stays on the original scale."""
 
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unstuck.criterion import find, score
+from unstuck.criterion import prepared, score
 from unstuck.probes.data import measure
 from unstuck.problem import Problem
 from unstuck.remedies.standardize import (
@@ -18,7 +17,6 @@ from unstuck.remedies.standardize import (
     standardize_inputs,
     standardize_targets,
 )
-from unstuck.trace import trace
 from unstuck.training import Training
 
 SIZES = torch.tensor([1.0, 300.0, 0.01])
@@ -30,7 +28,7 @@ def problem_of(x, y, loss=F.mse_loss, model=None, lr=0.1):
     torch.manual_seed(0)
     model = model or nn.Linear(3, 1)
     problem = Problem(model, loss, [(x, y)], optimizer=torch.optim.SGD(model.parameters(), lr))
-    return replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    return prepared(problem)
 
 
 def trained(problem, steps=60):
@@ -78,10 +76,10 @@ def test_only_the_figures_beside_an_embedding_are_changed():
     torch.manual_seed(0)
     kind, model = torch.randint(0, 5, (64,)), Mixed()
     problem = Problem(model, F.mse_loss, [(kind, X, Y)], optimizer=torch.optim.SGD(model.parameters(), 0.05))
-    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem = prepared(problem)
     changed = standardize_inputs(problem, measure(problem).inputs).apply(problem)
-    prepared = (X - X.mean(0)) / X.std(0, unbiased=False)
-    expected = F.mse_loss(problem.twin()(kind, prepared), Y)
+    scaled = (X - X.mean(0)) / X.std(0, unbiased=False)
+    expected = F.mse_loss(problem.twin()(kind, scaled), Y)
     torch.testing.assert_close(changed.value(changed.twin(), problem.data[0]), expected, rtol=1e-4, atol=1e-5)
 
 

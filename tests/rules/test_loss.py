@@ -13,7 +13,7 @@ from tests.probes import test_loss as gradients
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from unstuck.criterion import find, weighed
+from unstuck.criterion import prepared, weighed
 from unstuck.errors import UnstuckError
 from unstuck.evidence import Evidence
 from unstuck.probes import anatomy, data, level, loss, objective
@@ -33,7 +33,6 @@ from unstuck.rules import (
     wrong_loss_sign_or_scale,
 )
 from unstuck.rules.rule import Rule
-from unstuck.trace import trace
 from unstuck.training import Training
 
 RULES: tuple[Rule, ...] = (
@@ -107,7 +106,7 @@ def evidence_of(case: Case, trained: int = 0) -> Evidence:
     optimizer = case.optimizer(model.parameters(), lr=0.1, **dict(case.options))  # type: ignore[call-arg, arg-type]
     x = X if case.x is None else case.x
     problem = Problem(model, case.loss, [(x, case.target)], optimizer=optimizer)
-    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem = prepared(problem)
     if trained:
         run = Training(problem)
         run.advance(trained)

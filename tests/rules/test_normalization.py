@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from unstuck.criterion import Score, find
+from unstuck.criterion import Score, prepared
 from unstuck.diagnose import _race
 from unstuck.evidence import Evidence
 from unstuck.probes.normalization import Layer, Normalization, measure
 from unstuck.probes.statistics import Noise, left_of_start
 from unstuck.problem import Problem, state_of
 from unstuck.rules import batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap
-from unstuck.trace import trace
 from unstuck.training import Training
 
 RULES = (batchnorm_frozen, batchnorm_small_batch, batchnorm_train_eval_gap)
@@ -106,7 +105,7 @@ def test_statistics_moved_by_passes_on_other_data_are_a_fault(strays, fires):
     model = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 2))
     data = list(zip(x.split(32), y.split(32), strict=True))
     made = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.Adam(model.parameters(), 0.02))
-    made = replace(made, criterion=find(trace(made, made.twin(), made.data[0])))
+    made = prepared(made)
     run = Training(made)
     run.advance(120)
     for _ in range(strays):

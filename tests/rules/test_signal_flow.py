@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.diagnose import PROBES, gather
 from unstuck.loop import Clip
 from unstuck.problem import Problem
@@ -19,7 +19,6 @@ from unstuck.rules import (
     symmetric_initialization,
     vanishing_gradients,
 )
-from unstuck.trace import trace
 from unstuck.training import Training
 
 
@@ -29,7 +28,7 @@ def problem(model, x=None, classes=3, steps=0, lr=0.05):
     y = (x.flatten(1)[:, :classes] if x.is_floating_point() else x[:, :1] % classes).argmax(1)
     data = list(zip(x.split(32), y.split(32), strict=True))
     case = Problem(model, nn.CrossEntropyLoss(), data, optimizer=torch.optim.SGD(model.parameters(), lr=lr))
-    case = replace(case, criterion=find(trace(case, case.twin(), case.data[0])))
+    case = prepared(case)
     if steps:
         run = Training(case)
         run.advance(steps)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.diagnose import PROBES, gather
 from unstuck.evidence import Evidence
 from unstuck.loop import Clip
@@ -25,7 +25,6 @@ from unstuck.rules import (
     schedule_decays_too_early,
     weight_decay_too_strong,
 )
-from unstuck.trace import trace
 from unstuck.training import Training
 
 ALL = (
@@ -42,7 +41,7 @@ def problem(make, steps=60, **loop):
     y = x[:, :3].argmax(1)
     data = list(zip(x.split(32), y.split(32), strict=True))
     case = Problem(model, nn.CrossEntropyLoss(), data, optimizer=make(model.parameters()))
-    case = replace(case, criterion=find(trace(case, case.twin(), case.data[0])))
+    case = prepared(case)
     case = replace(case, loop=replace(case.loop, **{"steps": steps, **loop}))
     run = Training(case)
     run.advance(steps)

@@ -20,7 +20,7 @@ from unstuck.capture.optimizers import foreign, optimizer_of, together
 from unstuck.capture.origin import rows_of
 from unstuck.capture.seen import Form, Seen
 from unstuck.capture.watch import Watch
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.errors import UnstuckError
 from unstuck.loop import Loop
 from unstuck.problem import Problem, TapeProgram, load_state, state_of
@@ -29,7 +29,6 @@ from unstuck.records import Skipped
 from unstuck.rows import Rows
 from unstuck.sandbox import sandbox
 from unstuck.tape import Tape
-from unstuck.trace import trace
 
 REPLAY_TOLERANCE = 1e-4
 """Relative difference of a replayed loss from the recorded one that still counts as the same.
@@ -116,7 +115,7 @@ def _assemble(watch: Watch, form: Form, overhead: float | None) -> Captured:
         recorded=tuple(sorted(((s, leaves) for s, i, leaves in seen.batches if seen.forms[i] is form), key=_first)),
         model_name=next((seen.names[id(r)] for r in form.roots if id(r) in seen.names), "model"),
     )
-    problem = replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
+    problem = prepared(problem)
     problem, missing = _with_rows(problem, form)
     size = problem.rows.batch if problem.rows is not None else loop.batch_size
     problem = replace(problem, redraws=redraws(form, size), validation=validation(seen, form, size))

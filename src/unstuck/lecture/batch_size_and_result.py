@@ -15,13 +15,13 @@ from torch import nn
 from unstuck.chapters.drawn import lines
 from unstuck.chapters.sizes import Sizes, raced
 from unstuck.claims import Claim
+from unstuck.criterion import prepared
 from unstuck.errors import UnstuckError
 from unstuck.lecture.digits import CLASSES, PIXELS, Digits, digits
 from unstuck.lecture.parts import Parts, Say, Tick, claim, unmeasured
 from unstuck.probes import sharpness, throughput
 from unstuck.probes.throughput import Throughput
 from unstuck.problem import Problem, samples_a_batch, state_of
-from unstuck.race.contest import prepared
 from unstuck.race.trials import Level, level
 from unstuck.records import Chart, Figure
 from unstuck.training import Training

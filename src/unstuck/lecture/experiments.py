@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from unstuck.claims import Experiment, Lecture
+from unstuck.criterion import prepared
 from unstuck.errors import BadArgument, UnstuckError
 from unstuck.lecture import (
     adaptive,
@@ -31,7 +32,6 @@ from unstuck.lecture import (
 )
 from unstuck.lecture.parts import SAY, Language, Parts, Say, Tick, unmeasured
 from unstuck.problem import Problem
-from unstuck.race.contest import prepared
 from unstuck.race.heats import single_threaded
 from unstuck.sandbox import sandbox
 

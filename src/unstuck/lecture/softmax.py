@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from unstuck.claims import Claim
+from unstuck.criterion import prepared
 from unstuck.errors import NotMeasurable
 from unstuck.lecture.answers import answers
 from unstuck.lecture.parts import Parts, Say, Tick, claim, unmeasured
 from unstuck.linalg.moments import of
 from unstuck.problem import Problem
-from unstuck.race.contest import prepared
 from unstuck.records import Chart, Curve, Figure
 
 LOGITS = (3.0, 1.0, -3.0)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import torch
 
-from unstuck.criterion import find
+from unstuck.criterion import prepared
 from unstuck.errors import BadArgument
 from unstuck.problem import Batch, Problem, batch_size
 from unstuck.race.executor import fastest
@@ -26,7 +26,6 @@ from unstuck.race.grid import Setting, lanes
 from unstuck.race.heats import Heat, single_threaded
 from unstuck.race.track import SCORED, level
 from unstuck.rows import Rows
-from unstuck.trace import trace
 from unstuck.training import Training, exchangeable
 
 CHECKS = 8
@@ -68,13 +67,6 @@ class _Heat:
     heat: Heat
     notes: dict[int, tuple[list[int], list[float], list[float]]]
     gone: set[int] = field(default_factory=set)
-
-
-def prepared(problem: Problem) -> Problem:
-    """The problem with its criterion known, so that accuracy or R² can be scored."""
-    if problem.criterion.kind != "unknown":
-        return problem
-    return replace(problem, criterion=find(trace(problem, problem.twin(), problem.data[0])))
 
 
 def stage(
