@@ -85,8 +85,24 @@ def one_sample() -> tuple[Tensor, Tensor]:
     return torch.stack([SERIES[s : s + LENGTH] for s in at]), torch.stack([SERIES[s + 1 : s + LENGTH + 1] for s in at])
 
 
+def one_window() -> tuple[Tensor, Tensor]:
+    s = int(starts(1))
+    return SERIES[s : s + LENGTH].unsqueeze(0), SERIES[s + 1 : s + LENGTH + 1].unsqueeze(0)
+
+
+def one_window_flat() -> tuple[Tensor, Tensor]:
+    s = int(starts(1))
+    return SERIES[s : s + LENGTH].view(1, -1), SERIES[s + 1 : s + LENGTH + 1]
+
+
+def one_window_of_places() -> tuple[Tensor, Tensor]:
+    at = starts(1) + torch.arange(LENGTH)
+    return SERIES[at][None], SERIES[at + LENGTH][None]
+
+
 WINDOWS = (
-    stacked, stacked_at_numbers, one_piece, matrix, matrix_flat, next_only, next_stacked, channels, pairs, one_sample
+    stacked, stacked_at_numbers, one_piece, matrix, matrix_flat, next_only, next_stacked, channels, pairs, one_sample,
+    one_window, one_window_flat, one_window_of_places,
 )  # fmt: skip
 
 

@@ -131,14 +131,14 @@ def _from_tensors(origin: Origin, size: int) -> list[Batch]:
     order = torch.randperm(len(samples), generator=generator)[: most(size)].sort().values
     prepare = preparation(origin, [cut.number for cut in samples.cuts])
     batches: list[Batch] = []
-    used = 0
+    start, used = time.perf_counter(), 0
     for chunk in order.split(size):
         if len(chunk) < size and batches:
             break
         leaves = prepare(samples.take(chunk))
         used += sum(t.numel() * t.element_size() for t in leaves)
         batches.append(leaves)
-        if used > DRAW_BYTES:
+        if used > DRAW_BYTES or time.perf_counter() - start > DRAW_S:
             break
     return batches
 

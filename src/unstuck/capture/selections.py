@@ -25,12 +25,14 @@ UNLIKELY = 1e-3
 
 @dataclass(frozen=True)
 class Cut:
-    """What one call picked of `base`: for sample i the row `starts[i]`, or the `length` rows from there on."""
+    """What one call picked of `base`: for sample i the row `starts[i]`, or the `length` rows from there on; `alone`:
+    the one window of a batch of one, as it was cut, with no dimension for the sample."""
 
     number: int
     base: Tensor
     starts: Tensor
     length: int | None
+    alone: bool = False
 
     @property
     def reach(self) -> int:
@@ -38,10 +40,11 @@ class Cut:
         return self.length or 1
 
     def at(self, starts: Tensor) -> Tensor:
-        """What the same call gives with samples at other starts: [len(starts), …] or [len(starts), length, …]."""
+        """The same call with samples at other starts: [len(starts), …], [len(starts), length, …], [length, …] alone."""
         if self.length is not None:
             starts = starts[:, None] + torch.arange(self.length)
-        return self.base[starts.to(self.base.device)].detach()
+        picked = self.base[starts.to(self.base.device)].detach()
+        return picked[0] if self.alone else picked
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Samples:
 
 def samples_of(origin: Origin, size: int) -> Samples | None:
     """All samples that the step's `size` ones are of; None where it does not show where they lie."""
-    cuts = tuple(cut for cut in _cuts(origin) if len(cut.starts) == size)
+    found = map(_one, _cuts(origin)) if size == 1 else _cuts(origin)
+    cuts = tuple(cut for cut in found if len(cut.starts) == size)
     if not cuts:
         return None
     offsets = _offsets(cuts)
@@ -85,6 +89,13 @@ def samples_of(origin: Origin, size: int) -> Samples | None:
     span = max(cut.reach + far for cut, far in zip(cuts, offsets, strict=True)) - min(offsets)
     spacing = max(1, min(span, (high - low) // DISJOINT))
     return Samples(cuts, offsets, torch.arange(low, high + 1, spacing), False)
+
+
+def _one(cut: Cut) -> Cut:
+    """Of a batch of one sample: several rows that follow each other are its window."""
+    if cut.length is not None or len(cut.starts) < 2 or bool((cut.starts.diff() != 1).any()):
+        return cut
+    return Cut(cut.number, cut.base, cut.starts[:1], len(cut.starts), alone=True)
 
 
 def _offsets(cuts: Sequence[Cut]) -> tuple[int, ...] | None:
