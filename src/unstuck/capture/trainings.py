@@ -44,8 +44,8 @@ class Trainings:
         """True if this step of the optimizer, about to be made, would begin another training."""
         if self.turns or self._seen.steps[id(optimizer)] or self._again(optimizer):
             return False
-        stepped = {i for o, _ in self._seen.optimizers.values() if self._seen.steps[id(o)] for i in _held(o)}
-        return bool(stepped) and stepped.isdisjoint(_held(optimizer))
+        stepped, held = _moved(self._seen), _held(optimizer)
+        return bool(stepped) and bool(held) and stepped.isdisjoint(held)
 
     def before_step(self, optimizer: torch.optim.Optimizer, loader: Any) -> bool:
         """Begin a new record (True) or go back, as the step about to be made says; `loader` drew its batch."""
@@ -106,8 +106,7 @@ def _opened(earlier: Seen, optimizer: torch.optim.Optimizer, loader: Any) -> See
 
 def _initial(earlier: Seen, held: set[int], roots: dict[int, Any]) -> dict[int, tuple[Any, Any]]:
     """What the model holds, as it was first seen; as it is now, where a training before has moved it."""
-    moved = {i for o, _ in earlier.optimizers.values() if earlier.steps[id(o)] for i in _held(o)}
-    own = set(held)
+    moved, own = _moved(earlier), set(held)
     for root in roots.values():
         tensors = [*root.parameters(), *root.buffers(), *parameters_of(hidden(root))]
         own |= {id(t) for t in tensors}
@@ -154,6 +153,11 @@ def _joined(earlier: Seen, later: Seen) -> Seen:
         per_step=earlier.per_step + later.per_step,
         clearing=clearing,
     )
+
+
+def _moved(seen: Seen) -> set[int]:
+    """What the optimizers that have stepped hold."""
+    return {i for o, _ in seen.optimizers.values() if seen.steps[id(o)] for i in _held(o)}
 
 
 def _held(optimizer: torch.optim.Optimizer) -> list[int]:
