@@ -22,12 +22,14 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from unstuck.capture.drawing import Drawing
 from unstuck.capture.pulse import Pulse
+from unstuck.capture.scaling import Scaling
 from unstuck.loop import Clip
 
 
 class Observer(Protocol):
-    """What the wraps report to."""
+    """What the wraps report of steps to."""
 
     def before_backward(self, loss: torch.Tensor) -> None:
         """A backward pass is about to run."""
@@ -38,26 +40,11 @@ class Observer(Protocol):
     def made_scheduler(self, scheduler: Any) -> None:
         """A learning-rate scheduler was made."""
 
-    def began_loader(self, loader: DataLoader[Any]) -> None:
-        """A loader is being iterated."""
-
-    def draw_batch(self, loader_iterator: Any, draw: Callable[[Any], Any]) -> Any:
-        """A loader is asked for a batch: `draw(loader_iterator)` makes it."""
-
-    def clipped(self, clip: Clip, norm: Any) -> None:
-        """Gradients were clipped; `norm` before it, where known."""
-
-    def scaled(self, loss: Any, scaled: Any) -> None:
-        """A gradient scaler scaled the loss."""
-
-    def unscaled(self) -> None:
-        """A gradient scaler unscaled the gradients."""
-
     def entered_eval(self, module: torch.nn.Module) -> None:
         """A module was put in evaluation mode."""
 
 
-def install(observer: Observer, pulse: Pulse) -> ExitStack:
+def install(observer: Observer, scaling: Scaling, drawing: Drawing, pulse: Pulse) -> ExitStack:
     """Put all wraps in place; closing what is returned removes them. Backwards go through the pulse first."""
     stack = ExitStack()
     # A compiled module warns of every global hook; ours is off again before its code runs.
@@ -66,13 +53,13 @@ def install(observer: Observer, pulse: Pulse) -> ExitStack:
     _put(stack, torch.Tensor, "backward", pulse.backward(original, observer.before_backward), original)
     _after(stack, torch.optim.Optimizer, "__init__", lambda out, self, *a, **k: observer.made_optimizer(self))
     _after(stack, torch.optim.lr_scheduler.LRScheduler, "__init__", lambda out, s, *a, **k: observer.made_scheduler(s))
-    _before(stack, DataLoader, "__iter__", observer.began_loader)
-    _around(stack, _BaseDataLoaderIter, "__next__", observer.draw_batch)
+    _before(stack, DataLoader, "__iter__", drawing.began_loader)
+    _around(stack, _BaseDataLoaderIter, "__next__", drawing.draw_batch)
     _before(stack, torch.nn.Module, "eval", observer.entered_eval)
-    _clips(stack, observer)
+    _clips(stack, scaling)
     for scaler in _scalers():
-        _after(stack, scaler, "scale", lambda out, self, loss: observer.scaled(loss, out))
-        _after(stack, scaler, "unscale_", lambda out, self, optimizer: observer.unscaled())
+        _after(stack, scaler, "scale", lambda out, self, loss: scaling.scaled(loss, out))
+        _after(stack, scaler, "unscale_", lambda out, self, optimizer: scaling.unscaled())
     return stack
 
 
@@ -87,12 +74,12 @@ def _ignoring(beginning: str) -> Iterator[None]:
             warnings.filters.remove(ours)  # type: ignore[attr-defined]
 
 
-def _clips(stack: ExitStack, observer: Observer) -> None:
+def _clips(stack: ExitStack, scaling: Scaling) -> None:
     def norm(out: Any, parameters: Any, max_norm: Any = None, norm_type: Any = 2.0, *a: Any, **k: Any) -> None:
-        observer.clipped(Clip("norm", float(max_norm), float(norm_type)), out)
+        scaling.clipped(Clip("norm", float(max_norm), float(norm_type)), out)
 
     def value(out: Any, parameters: Any, clip_value: Any = None, *a: Any, **k: Any) -> None:
-        observer.clipped(Clip("value", float(clip_value)), None)
+        scaling.clipped(Clip("value", float(clip_value)), None)
 
     for module in (torch.nn.utils, torch.nn.utils.clip_grad):
         _after(stack, module, "clip_grad_norm_", norm)

@@ -11,7 +11,7 @@ Nothing here draws random numbers, changes a tensor, or leaves a hook behind on 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from typing import Any
@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch.utils.data import DataLoader
 
+from unstuck.capture.drawing import Drawing
 from unstuck.capture.meter import KEPT_FREE, PER_CALL_S, Meter, own_clock
 from unstuck.capture.patches import install
 from unstuck.capture.pulse import STRETCH, Pulse
 from unstuck.capture.recording import Recording
 from unstuck.capture.sample import Moment, keep
+from unstuck.capture.scaling import Scaling
 from unstuck.capture.seen import Seen
 from unstuck.capture.trainings import Trainings
 from unstuck.errors import StopTraining
-from unstuck.loop import Clip
 from unstuck.recorder import Call, site
 
 FIRST_TRIES = 20
@@ -56,13 +56,11 @@ class Watch:
         self._on_step: tuple[Any, ...] = ()
         self._resting: torch.optim.Optimizer | None = None
         self._pulse = Pulse(self.seen.losses)
+        self._scaling = Scaling(self.seen, self._loud)
+        self._drawing = Drawing(self.seen, self._recording, self._pulse)
         self._waits = False
         self._unusual = True
         self._sample_this = True
-        self._last: tuple[Any, Any] = (None, None)
-        self._samplers: dict[int, DataLoader[Any]] = {}
-        self._scaled: tuple[Any, Any, float] | None = None
-        self._was_unscaled = False
         self._cost_s = 0.002
 
     def __enter__(self) -> Watch:
@@ -74,7 +72,7 @@ class Watch:
         self.meter.end()
 
     def _open(self) -> None:
-        self._stack = install(self, self._pulse)
+        self._stack = install(self, self._scaling, self._drawing, self._pulse)
         self._loud()
         self._recording.arm()
 
@@ -124,15 +122,15 @@ class Watch:
         if self._sample_this and seen.backwards - seen.marked == 1 and len(seen.optimizers) == 1:
             with self.meter.timed():
                 self._look_at_first()
-        original, scale = self._unscaled(loss)
+        original, scale = self._scaling.original(loss)
         self._waits = self.meter.on_device = original.is_cuda
         if original.is_cuda and calls is None:
             seen.losses.append(original.detach())  # read later: a look at every step would wait for the device
             return
         value = float(original.detach().float().mean())
         seen.losses.append(value)
-        if self._last[0] is not None:
-            seen.train_loaders.add(id(self._last[0]))
+        if self._drawing.last[0] is not None:
+            seen.train_loaders.add(id(self._drawing.last[0]))
         if calls is not None or (not seen.forms and seen.backwards <= FIRST_TRIES):
             with self.meter.timed():
                 self._sample(original, value, calls or [], scale)
@@ -150,7 +148,7 @@ class Watch:
             if self.trainings.number == self.only and self.trainings.another(optimizer):
                 self._stop(f"another training began after training {self.only}", True)
             with self.meter.timed():
-                began = self.trainings.before_step(optimizer, self._last[0])
+                began = self.trainings.before_step(optimizer, self._drawing.last[0])
                 self.meter.starts += began and not self.seen.forms
                 self.seen.keep_initial(p for group in optimizer.param_groups for p in group["params"])
         if self.seen.clearing.following:
@@ -171,7 +169,7 @@ class Watch:
             self.seen.snapshot(self.seen.made)
         self.meter.stepped(self.seen.made - self.seen.settled, plain=not self._unusual)
         self.seen.settled = self.seen.made
-        self._scaled, self._was_unscaled = None, False
+        self._scaling.stepped()
         if self.limit is not None and self.seen.made + self.trainings.before >= self.limit:
             self._stop(f"{self.limit} optimizer steps were made", True)
         self._go_on(optimizer)
@@ -246,40 +244,6 @@ class Watch:
         """Remember the scheduler's class and line."""
         self.seen.schedulers.append((type(scheduler).__name__, site(3), id(getattr(scheduler, "optimizer", None))))
 
-    def began_loader(self, loader: DataLoader[Any]) -> None:
-        """Remember the loader and the line that iterates it."""
-        self.seen.loaders.setdefault(id(loader), (loader, site(3)))
-        self._samplers[id(getattr(loader, "_index_sampler", None))] = loader
-
-    def draw_batch(self, loader_iterator: Any, draw: Callable[[Any], Any]) -> Any:
-        """Let the loader draw, unrecorded; remember the batch (a reference, until the next one)."""
-        if self._pulse.of is not None:
-            return draw(loader_iterator)
-        with self._recording.paused():
-            batch = draw(loader_iterator)
-        # Several iterators may be open (a validation in the midst of an epoch): each shares its loader's sampler.
-        self._last = (self._samplers.get(id(getattr(loader_iterator, "_index_sampler", loader_iterator))), batch)
-        return batch
-
-    def clipped(self, clip: Clip, norm: Any) -> None:
-        """Keep bound and norm; note clipping of gradients that a scaler had not unscaled."""
-        if self._scaled is not None and self._scaled[2] != 1.0 and not self._was_unscaled:
-            self.seen.clip_unscaled = True
-        if len(self.seen.clips) < 100_000:
-            self.seen.clips.append((clip, norm.detach() if isinstance(norm, Tensor) else norm))
-
-    def scaled(self, loss: Any, scaled: Any) -> None:
-        """Keep which loss a scaled one came from."""
-        if isinstance(loss, Tensor) and isinstance(scaled, Tensor):
-            self._loud()
-            ratio = float(scaled.detach() / loss.detach()) if float(loss.detach()) != 0 else 1.0
-            self._scaled = (loss, scaled, ratio)
-            self.seen.scale = ratio if isfinite(ratio) else self.seen.scale
-
-    def unscaled(self) -> None:
-        """Gradients are true again."""
-        self._was_unscaled = True
-
     def entered_eval(self, module: nn.Module) -> None:
         """A validation may follow: record it while the budget allows and little of it is known."""
         wanted = self.seen.steps and self.seen.wants_validation and not self._recording.validating
@@ -291,11 +255,6 @@ class Watch:
 
     # --- looking closely -------------------------------------------------------------------------------------------
 
-    def _unscaled(self, loss: Tensor) -> tuple[Tensor, float]:
-        if self._scaled is not None and self._scaled[1] is loss:
-            return self._scaled[0], self._scaled[2]
-        return loss, 1.0
-
     def _sample(self, loss: Tensor, value: float, calls: list[Call], scale: float) -> None:
         start = own_clock()
         keep(self.seen, self._moment(value, scale), loss, calls)
@@ -303,9 +262,8 @@ class Watch:
 
     def _moment(self, value: float, scale: float) -> Moment:
         recording = self._recording
-        return Moment(
-            self.seen.made, value, recording.rng, recording.autocast, scale, self._last, recording.whole
-        )
+        rng, autocast, whole = recording.rng, recording.autocast, recording.whole
+        return Moment(self.seen.made, value, rng, autocast, scale, self._drawing.last, whole)
 
     def _look_at(self, optimizer: torch.optim.Optimizer) -> None:
         held = [p for group in optimizer.param_groups for p in group["params"]]
