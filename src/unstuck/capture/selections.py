@@ -85,10 +85,12 @@ def samples_of(origin: Origin, size: int) -> Samples | None:
     high = min(len(cut.base) - cut.reach - far for cut, far in zip(cuts, offsets, strict=True))
     if rows:
         return Samples(cuts, offsets, torch.arange(low, high + 1), consecutive)
-    low, high = _drawn_from(cuts[0].starts, low, high)
     span = max(cut.reach + far for cut, far in zip(cuts, offsets, strict=True)) - min(offsets)
-    spacing = max(1, min(span, (high - low) // DISJOINT))
-    return Samples(cuts, offsets, torch.arange(low, high + 1, spacing), False)
+    return Samples(cuts, offsets, _spaced(*_drawn_from(cuts[0].starts, low, high), span), False)
+
+
+def _spaced(low: int, high: int, span: int) -> Tensor:
+    return torch.arange(low, high + 1, max(1, min(span, (high - low) // DISJOINT)))
 
 
 def _one(cut: Cut) -> Cut:
