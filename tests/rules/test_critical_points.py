@@ -158,6 +158,8 @@ def test_local_minimum_only_where_the_data_allow_of_more():
     assert [remedy.id for remedy in found.remedies] == ["another-start", "another-start"]
     lower = replace(evidence.history, first=2 * evidence.history.last, lowest=evidence.history.last / 3, noise=0.0)
     assert lower.rose and local_minimum.judge(replace(evidence, history=lower)) is None
+    bounces = replace(evidence.curvature, sharpness=2.5)
+    assert local_minimum.judge(replace(evidence, curvature=bounces)) is None
     reached = measured(fine, "curvature", "level", "references")
     assert reached.curvature.point.verdict == "minimum" and local_minimum.judge(reached) is None
 

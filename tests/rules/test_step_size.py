@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from unstuck.criterion import prepared
 from unstuck.diagnose import PROBES, gather
@@ -34,13 +35,13 @@ ALL = (
 )  # fmt: skip
 
 
-def problem(make, steps=60, **loop):
+def problem(make, steps=60, loss=F.cross_entropy, **loop):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 3))
     x = torch.randn(256, 10)
     y = x[:, :3].argmax(1)
     data = list(zip(x.split(32), y.split(32), strict=True))
-    case = Problem(model, nn.CrossEntropyLoss(), data, optimizer=make(model.parameters()))
+    case = Problem(model, loss, data, optimizer=make(model.parameters()))
     case = prepared(case)
     case = replace(case, loop=replace(case.loop, **{"steps": steps, **loop}))
     run = Training(case)
@@ -104,6 +105,13 @@ def test_the_cause_is_the_strongest(cause, make, loop, monkeypatch):
     assert found[cause].strength == max(s.strength for s in found.values())
     assert found[cause].remedies
     assert 2 <= len(found[cause].evidence) <= 4
+
+
+@pytest.mark.parametrize(("factor", "times"), [(1.0, 1.0), (1e-3, 0.5)])
+def test_where_the_loss_sends_little_the_rate_may_be_a_consequence(factor, times, monkeypatch):
+    """The same steps, by a small rate or by a small loss: of the second the rule is half as sure."""
+    case = problem(sgd(lr=1e-4 / factor), loss=lambda o, t: factor * F.cross_entropy(o, t))
+    assert causes(case, monkeypatch)["learning-rate-too-low"].strength == pytest.approx(0.9 * times)
 
 
 @pytest.mark.parametrize(

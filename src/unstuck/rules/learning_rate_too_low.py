@@ -13,11 +13,13 @@ from unstuck.rules import (
     bad_initialization_scale,
     clipping_before_unscale,
     clipping_too_tight,
+    loss_mse_on_classification,
     momentum_misconfigured,
     saddle_point,
     schedule_decays_too_early,
     symmetric_initialization,
     vanishing_gradients,
+    wrong_loss_sign_or_scale,
 )
 from unstuck.rules.rule import Rule, Suspicion, any_of
 
@@ -36,6 +38,10 @@ SPECIFIC = (clipping_before_unscale, clipping_too_tight, schedule_decays_too_ear
             momentum_misconfigured, saddle_point)  # fmt: skip
 """What makes a step small by itself: a larger rate would heal it too, and is not the cause."""
 
+LOSSES = (loss_mse_on_classification, wrong_loss_sign_or_scale)
+"""Losses that send little back: a larger rate makes up for it. Which of the two it is the race says; where both help,
+the loss is the cause."""
+
 
 def judge(evidence: Evidence) -> Suspicion | None:
     """Intervention: rates far above the present one bring the loss down many times further in the same steps."""
@@ -48,7 +54,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     times = rates.best / rates.present
     return Suspicion(
         cause="learning-rate-too-low",
-        strength=0.9 if times >= 30 * 0.99 else 0.7,
+        strength=(0.9 if times >= 30 * 0.99 else 0.7) * (0.5 if any_of(evidence, LOSSES) else 1.0),
         where=evidence.problem.optimizer.site.rsplit("/", 1)[-1],
         summary=f"At a learning rate of {rates.present:.2g} a step moves the weights by {gradients.last.step:.1g} of "
         f"themselves; {times:.0f} times that rate brings the loss down in {rates.steps} steps.",

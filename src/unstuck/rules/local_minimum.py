@@ -7,6 +7,10 @@ from unstuck.remedies.initialization import another_start
 from unstuck.rules.point_figures import falls_short, figures
 from unstuck.rules.rule import Rule, Suspicion
 
+BOUNCING = 2.0
+"""A step so many times what the steepest direction allows carries plain descent out of any minimum; trainings at the
+edge of stability hover a little above 1 (Cohen et al. 2021)."""
+
 
 def judge(evidence: Evidence) -> Suspicion | None:
     """A certified minimum of a training that stays behind a reference on the same data."""
@@ -15,7 +19,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     point = found.point
     # What falls has not arrived, and what was clearly lower before is not held here.
     moves = evidence.history is not None and (evidence.history.rose or not evidence.history.stands)
-    if point.verdict != "minimum" or moves or not falls_short(evidence):
+    if point.verdict != "minimum" or moves or found.sharpness > BOUNCING or not falls_short(evidence):
         return None
     exact = "" if not point.ends.least.failure else f" with probability {1 - point.ends.least.failure:.3g}"
     return Suspicion(
