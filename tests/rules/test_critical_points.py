@@ -186,8 +186,13 @@ def test_ill_conditioning_on_standardized_but_correlated_inputs():
 
 @pytest.mark.parametrize(
     ("scales", "lr", "target"),
-    [([3.0, 1.0], 0.1, [1.0, 1.0]), ([3.0, 0.1], 0.01, [1.0, 100.0]), ([3.0, 0.1], 0.1, [100.0, 1.0])],
-    ids=["well conditioned", "a small step", "steep is left"],
+    [
+        ([3.0, 1.0], 0.1, [1.0, 1.0]),
+        ([3.0, 0.1], 0.01, [1.0, 100.0]),
+        ([3.0, 0.1], 0.1, [100.0, 1.0]),
+        ([3.0, 0.1], 0.3, [1.0, 100.0]),
+    ],
+    ids=["well conditioned", "a small step", "steep is left", "a step far too large"],
 )
 def test_ill_conditioning_needs_a_large_step_and_flat_directions(scales, lr, target):
     assert ill_conditioning.judge(measured(regression(scales, lr, target))) is None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from unstuck.evidence import Evidence
 from unstuck.records import Figure
 from unstuck.remedies.learning_rate import change_optimizer
 from unstuck.remedies.options import usual_momentum
-from unstuck.rules.point_figures import figures
+from unstuck.rules.point_figures import BOUNCING, figures
 from unstuck.rules.rule import Rule, Suspicion
 
 LIMIT = 0.3
@@ -24,7 +22,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     """Plain descent whose step is as large as the steepest direction allows, with the way down along flat ones."""
     found, problem = evidence.curvature, evidence.problem
     assert found is not None and problem is not None and problem.optimizer is not None
-    if not (found.sharpness > LIMIT and found.flat_left > FLAT) or math.isinf(found.sharpness):
+    if not (LIMIT < found.sharpness <= BOUNCING and found.flat_left > FLAT):
         return None
     momentum = float(problem.optimizer.groups[0][0].get("momentum", 0.0))
     return Suspicion(

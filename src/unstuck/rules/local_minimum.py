@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from unstuck.evidence import Evidence
 from unstuck.remedies.initialization import another_start
-from unstuck.rules.point_figures import falls_short, figures
+from unstuck.rules.point_figures import BOUNCING, falls_short, figures
 from unstuck.rules.rule import Rule, Suspicion
-
-BOUNCING = 2.0
-"""A step so many times what the steepest direction allows carries plain descent out of any minimum; trainings at the
-edge of stability hover a little above 1 (Cohen et al. 2021)."""
 
 
 def judge(evidence: Evidence) -> Suspicion | None:

@@ -9,6 +9,10 @@ from unstuck.records import Figure
 SHORT = 0.93
 """Of a reference's score above chance: see `settle.UP_TO`, measured on sound trainings."""
 
+BOUNCING = 2.0
+"""A step so many times what the steepest direction allows carries plain descent out of any minimum, and it is too large
+whatever the flat directions ask for; trainings at the edge of stability hover a little above 1 (Cohen et al. 2021)."""
+
 
 def figures(point: Point) -> tuple[Figure, ...]:
     """Gradient with its noise, both ends of the spectrum, the quotient along the most negative direction."""
