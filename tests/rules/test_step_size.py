@@ -23,6 +23,7 @@ from unstuck.rules import (
     learning_rate_zero,
     momentum_misconfigured,
     optimizer_unsuited,
+    saturated_activations,
     schedule_decays_too_early,
     weight_decay_too_strong,
 )
@@ -35,9 +36,11 @@ ALL = (
 )  # fmt: skip
 
 
-def problem(make, steps=60, loss=F.cross_entropy, **loop):
+def problem(make, steps=60, loss=F.cross_entropy, bends=nn.ReLU, wide=1.0, **loop):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 3))
+    model = nn.Sequential(nn.Linear(10, 16), bends(), nn.Linear(16, 3))
+    with torch.no_grad():
+        model[0].weight.mul_(wide)
     x = torch.randn(256, 10)
     y = x[:, :3].argmax(1)
     data = list(zip(x.split(32), y.split(32), strict=True))
@@ -60,13 +63,18 @@ def problem(make, steps=60, loss=F.cross_entropy, **loop):
 
 def causes(case, monkeypatch):
     """Strength of every cause of this section that has a suspicion."""
+    evidence = measured(case, monkeypatch)
+    found = [m.RULE.judge(evidence) for m in ALL]
+    assert all(s.cause == m.RULE.cause for s, m in zip(found, ALL, strict=True) if s)
+    return {s.cause: s for s in found if s}
+
+
+def measured(case, monkeypatch):
     wanted = {"history", "level", "anatomy", "data", "objective", "activations", "gradients", "rates"}
     monkeypatch.setattr("unstuck.diagnose.PROBES", tuple(p for p in PROBES if p[0] in wanted))
     evidence, missing = gather(case, case.loop, case.optimizer, float("inf"))
     assert not missing
-    found = [m.RULE.judge(evidence) for m in ALL]
-    assert all(s.cause == m.RULE.cause for s, m in zip(found, ALL, strict=True) if s)
-    return {s.cause: s for s in found if s}
+    return evidence
 
 
 def sgd(**options):
@@ -105,6 +113,14 @@ def test_the_cause_is_the_strongest(cause, make, loop, monkeypatch):
     assert found[cause].strength == max(s.strength for s in found.values())
     assert found[cause].remedies
     assert 2 <= len(found[cause].evidence) <= 4
+
+
+@pytest.mark.parametrize(("wide", "first"), [(1.0, "learning-rate-too-high"), (60.0, "saturated-activations")])
+def test_large_steps_that_saturate_units_are_the_cause_and_units_saturated_at_first_are(wide, first, monkeypatch):
+    evidence = measured(problem(sgd(lr=30.0), bends=nn.Tanh, wide=wide), monkeypatch)
+    rate, units = learning_rate_too_high.judge(evidence), saturated_activations.judge(evidence)
+    assert max((s for s in (rate, units) if s is not None), key=lambda s: s.strength).cause == first
+    assert units is not None and (units.strength > saturated_activations.DRIVEN) == (wide > 1)
 
 
 @pytest.mark.parametrize(("factor", "times"), [(1.0, 1.0), (1e-3, 0.5)])

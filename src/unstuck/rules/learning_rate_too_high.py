@@ -28,8 +28,9 @@ LEAP = 0.1
 """Step / weights of the first step. Sound trainings start at 0.002 to 0.05, sick ones at 0.15 to 1.4 (measured)."""
 
 SPECIFIC = (momentum_misconfigured, exploding_gradients, bad_initialization_scale, symmetric_initialization,
-            saturated_activations, unscaled_inputs, unscaled_targets, wrong_loss_sign_or_scale)  # fmt: skip
-"""Causes that a smaller rate heals a little; where one of them has evidence of its own, it is likelier."""
+            unscaled_inputs, unscaled_targets, wrong_loss_sign_or_scale)  # fmt: skip
+"""Causes that a smaller rate heals a little; where one of them has evidence of its own, it is likelier. So are units
+that were saturated from the start; those that large steps drove there are a consequence."""
 
 
 def judge(evidence: Evidence) -> Suspicion | None:
@@ -47,7 +48,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     strength = min(0.9, (0.85 if diverged else 0.7 if better else 0.5) + (0.15 if leap > LEAP else 0.0))
     return Suspicion(
         cause="learning-rate-too-high",
-        strength=strength * (0.5 if any_of(evidence, SPECIFIC) else 1.0),
+        strength=strength * (0.5 if any_of(evidence, SPECIFIC) or _born_saturated(evidence) else 1.0),
         where=evidence.problem.optimizer.site.rsplit("/", 1)[-1],
         summary=_summary(rates, diverged) if better else _late(evidence),
         evidence=(
@@ -56,6 +57,11 @@ def judge(evidence: Evidence) -> Suspicion | None:
         ),
         remedies=tuple(change_learning_rate(evidence.problem, rate) for rate in _two(lower, rates.present)),
     )
+
+
+def _born_saturated(evidence: Evidence) -> bool:
+    found = saturated_activations.judge(evidence) if evidence.activations is not None else None
+    return found is not None and found.strength > saturated_activations.DRIVEN
 
 
 def _better(rates: Rates) -> bool:

@@ -19,6 +19,9 @@ measured); trained tanh layers reach 0.5 in good health, so the end of a trainin
 
 MOST = 0.8
 
+DRIVEN = 0.45
+"""Strength where training drove the units there: weak, as something drove them (a step too large, as a rule)."""
+
 
 def judge(evidence: Evidence) -> Suspicion | None:
     """Hidden squashing units, saturated from the start, or driven there."""
@@ -35,7 +38,7 @@ def judge(evidence: Evidence) -> Suspicion | None:
     share = start[worst.key].saturated if born else worst.saturated
     return Suspicion(
         cause="saturated-activations",
-        strength=(0.45 + 0.5 * share if born else 0.5) * (0.7 if born and not _heavy(evidence) else 1.0),
+        strength=(0.45 + 0.5 * share if born else DRIVEN) * (0.7 if born and not _heavy(evidence) else 1.0),
         where=worst.where,
         summary=f"{share:.0%} of the outputs of {worst.where} sit where a {worst.kind}'s slope is next to nothing"
         + (", from the start on" if born else "")
