@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from unstuck.capture.origin import _redrawn
 from unstuck.capture.seen import Origin
-from unstuck.capture.selections import samples_of
+from unstuck.capture.selections import _places, samples_of
 from unstuck.recorder import Recorder
 from unstuck.tape import link
 
@@ -174,16 +175,48 @@ def along_the_second() -> tuple[Tensor, Tensor]:
     return torch.stack(x, 1), torch.stack(y, 1)
 
 
+def masked() -> tuple[Tensor, Tensor]:
+    """A mask over all entries of a table: what it picks are no rows."""
+    table = torch.randn(SIZE, LENGTH)
+    mask = table > 0
+    return table[mask][:SIZE], SERIES[starts()]
+
+
 def two_tensors_one_sample() -> tuple[Tensor, Tensor]:
     return SERIES[starts(1)[:, None] + torch.arange(LENGTH)], (SERIES + 0)[starts(1)]
 
 
-REFUSED = (unrelated, unordered, sequence, other_tables, along_the_second, two_tensors_one_sample)
+REFUSED = (unrelated, unordered, sequence, other_tables, along_the_second, masked, two_tensors_one_sample)
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
 def test_nothing_is_drawn_where_labels_could_stand_beside_other_inputs(
     make: Callable[[], tuple[Tensor, Tensor]],
 ) -> None:
-    origin = origin_of(make)
-    assert _redrawn(origin, 1 if make is two_tensors_one_sample else SIZE) == []
+    origin, size = origin_of(make), 1 if make is two_tensors_one_sample else SIZE
+    assert _redrawn(origin, size) == []
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        slice(3, 7), slice(None), slice(-4, None), slice(1, 9, 3), slice(20, 30), 2, -1, [0, 4, -2], [True, False] * 5,
+        np.array([1, 1, 8]), torch.tensor([[0, 9], [-1, 3]]), torch.arange(10) > 6, torch.tensor(5),
+        slice(torch.tensor(2), 5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_places_are_those_that_the_pick_takes(pick: object) -> None:
+    assert torch.equal(_places(10, pick), torch.arange(10)[pick])  # type: ignore[arg-type, index]
+
+
+@pytest.mark.parametrize("pick", [(slice(1), 0), None, ..., True, torch.ones(10, 2, dtype=torch.bool)], ids=str)
+def test_what_picks_more_than_rows_has_no_places(pick: object) -> None:
+    assert _places(10, pick) is None
+
+
+def test_a_mask_over_all_entries_is_no_choice_of_rows() -> None:
+    """Said before anything is drawn: where it raised, no copy of the training was made."""
+    table = torch.randn(SIZE, LENGTH)
+    origin = origin_of(lambda: (table[table > 0] * 2, table[table > 0] + 1))
+    assert samples_of(origin, SIZE) is None

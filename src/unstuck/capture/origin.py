@@ -1,4 +1,4 @@
-"""Where a batch came from, so that more can be drawn: a loader's data set, or rows of a tensor the script indexes.
+"""Where a batch came from, so that more can be drawn: a loader's data set, or rows and windows of the script's tensors.
 
 The record of one step from its beginning shows how leaves were made: `x.view(len(x), -1)` of a loader's batch,
 `X[idx]` of all the data. Those calls are run again on other samples. The rows found are believed only if the loss does

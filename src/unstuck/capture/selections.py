@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,16 +161,29 @@ def _picked(linked: Linked, number: int) -> tuple[Tensor, Tensor] | None:
     """The tensor that call picked rows of, and the rows' places, shaped as the pick is."""
     index = linked.producer.get(number)
     call = linked.calls[index] if index is not None else None
-    if call is None or name_of(call.function) not in PICKS or not isinstance(call.args[0], Tensor):
+    if call is None or name_of(call.function) not in PICKS or not call.args or not isinstance(call.args[0], Tensor):
         return None
     base, pick = call.args[0], call.args[-1]
-    if base.dim() == 0 or not isinstance(call.output, Tensor) or isinstance(pick, tuple) or pick is None:
+    if base.dim() == 0 or not len(base) or not isinstance(call.output, Tensor):
         return None
     if name_of(call.function) == "index_select" and call.args[1:2] != (0,):
         return None
-    pick = pick.detach().cpu() if isinstance(pick, Tensor) else pick
-    places = torch.arange(len(base))[pick]
-    return (base, places) if call.output.shape == (*places.shape, *base.shape[1:]) else None
+    places = _places(len(base), pick)
+    return (base, places) if places is not None and call.output.shape == (*places.shape, *base.shape[1:]) else None
+
+
+def _places(count: int, pick: Any) -> Tensor | None:
+    """Which of `count` rows are picked, in the shape of the pick; None where it picks more than rows (a mask over all
+    entries, a tuple). Costs what is picked: a text may have a hundred million letters."""
+    if isinstance(pick, slice):
+        rows = range(count)[pick]
+        return torch.arange(rows.start, rows.stop, rows.step)
+    if not isinstance(pick, (int, list, np.ndarray, Tensor)):
+        return None
+    index = torch.as_tensor(pick).detach().cpu()
+    if index.dtype in (torch.bool, torch.uint8):
+        return index.nonzero().flatten() if index.shape == (count,) else None
+    return index.long() % count
 
 
 def _stacked(linked: Linked, number: int) -> tuple[Tensor, Tensor] | None:
