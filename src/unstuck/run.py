@@ -67,7 +67,7 @@ def _examined(
     skipped = list(captured.skipped)
     if ended.how:
         skipped.append(Skipped("the script", f"{ended.how}; what was seen until then is examined"))
-    if not watch.seen.backwards and not any(watch.seen.steps.values()):
+    if not watch.seen.backwards and not watch.seen.made:
         skipped.append(Skipped("training", "no call of backward() and no optimizer step was seen while the script ran"))
     return judge(captured, skipped, target, budget_s, cure, tick)
 

@@ -30,11 +30,11 @@ def facts(seen: Seen, form: Form | None, modules: Mapping[int, str], names: Mapp
     active, factor = _clipping(seen.clips)
     accumulate = seen.per_step.most_common(1)[0][0] if seen.per_step else 1
     return Loop(
-        steps=sum(seen.steps.values()),
+        steps=seen.made,
         backwards=seen.backwards,
         # A run that we stopped at its first backward (a NaN) had no chance to step.
-        stepping=sum(seen.steps.values()) > 0 or (bool(watch.why_stopped) and seen.backwards <= 1),
-        by_hand=not sum(seen.steps.values()) and _moved(seen),
+        stepping=seen.made > 0 or (bool(watch.why_stopped) and seen.backwards <= 1),
+        by_hand=not seen.made and _moved(seen),
         uncleared=max((1 - _share(flags) for flags in seen.clearing.checked.values()), default=0.0),
         kept=_kept(seen, names),
         discarded=_share(seen.clearing.discarded),

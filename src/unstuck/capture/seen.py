@@ -58,8 +58,8 @@ class Form:
 class Seen:
     """Everything watching has kept, about live objects (`capture.assemble` makes the frozen Problem of it).
 
-    `made`: optimizer steps so far, `marked` and `settled`: backwards that belong to them, and steps that the meter
-    knows of; `opened`: losses that the record of a training before has too (see `capture.trainings`).
+    `marked` and `settled`: backwards that belong to the steps made, and steps that the meter knows of; `opened`: losses
+    that the record of a training before has too (see `capture.trainings`).
     """
 
     losses: list[Any] = field(default_factory=list)
@@ -98,10 +98,14 @@ class Seen:
     validation: list[list[Call]] = field(default_factory=list)
     draw: random.Random = field(default_factory=lambda: random.Random(0))
     next_snapshot: int = 1
-    made: int = 0
     marked: int = 0
     settled: int = 0
     opened: int = 0
+
+    @property
+    def made(self) -> int:
+        """Optimizer steps so far."""
+        return self.steps.total()
 
     @property
     def backwards(self) -> int:

@@ -7,7 +7,6 @@ one of these steps again, they take turns (the two players of a GAN, actor and c
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import fields, replace
 from typing import Any
 
@@ -138,10 +137,9 @@ def _joined(earlier: Seen, later: Seen) -> Seen:
     return replace(
         earlier,
         losses=earlier.losses + later.losses[later.opened :],
-        made=earlier.made + later.made,
         marked=earlier.marked + later.marked,
         settled=earlier.settled + later.settled,
-        steps=Counter({**earlier.steps, **later.steps}),
+        steps=earlier.steps + later.steps,
         optimizers=earlier.optimizers | later.optimizers,
         made_lrs=earlier.made_lrs | later.made_lrs,
         schedulers=list(dict.fromkeys([*earlier.schedulers, *later.schedulers])),

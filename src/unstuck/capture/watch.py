@@ -177,7 +177,6 @@ class Watch:
     def _count(self, optimizer: torch.optim.Optimizer, rates: list[float]) -> None:
         """Steps were made at these learning rates."""
         self.seen.steps[id(optimizer)] += len(rates)
-        self.seen.made += len(rates)
         if next(iter(self.seen.steps)) == id(optimizer):  # of several optimizers the first one's
             self.seen.lrs += rates
 
